@@ -1,0 +1,1 @@
+"""Elision: a decoding proxy that decides, token by token, what a model may say."""

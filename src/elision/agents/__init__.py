@@ -1,0 +1,1 @@
+"""Who thinks: agents that are handed an engine, and adapters for agent frameworks."""

@@ -1,0 +1,535 @@
+"""The nouns that every room speaks.
+
+A *request* meets an *engine* under a *plan*. The plan's *recipes* open one *session* per choice;
+at every position the session may change the scores, and after every token it may judge the text.
+Nothing here imports a heavy package: torch is named for type checkers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Flag, IntEnum, auto
+from functools import cached_property
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    Self,
+    TypeAlias,
+    runtime_checkable,
+)
+
+from elision.errors import CapabilityError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Finish: TypeAlias = Literal["stop", "length", "content_filter"]
+Message: TypeAlias = Mapping[str, Any]
+Epoch: TypeAlias = int
+"""Counts the changes of one tenant's register; whatever was compiled for an older one is stale."""
+
+
+# --- What comes in -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is picked; None leaves the choice to the profile, then to the model.
+
+    Attributes:
+        temperature: Divides the scores; 0 is greedy.
+        top_p: Nucleus mass in (0, 1].
+        top_k: Candidates kept; 0 keeps all.
+        min_p: Least probability relative to the best token's, in [0, 1].
+        top_n_sigma: Keep scores within this many standard deviations of the best; 0 keeps all.
+        frequency_penalty: Subtracted once per earlier occurrence in the reply, in nats.
+        presence_penalty: Subtracted if the token occurs in the reply, in nats.
+        repetition_penalty: Divides (or multiplies, if negative) the scores of tokens seen, > 0.
+        logit_bias: Added to single tokens' scores, in nats.
+        seed: Makes the draw repeatable; None draws a fresh one per request.
+        rng: ``counter`` (noise keyed by seed, choice, attempt and position) or ``torch`` (the
+            stream that ``generate`` reads).
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    top_n_sigma: float | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    rng: Literal["counter", "torch"] = "counter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request for text, in OpenAI's terms; unknown fields are carried through untouched.
+
+    Attributes:
+        kind: ``chat`` (``messages`` count) or ``text`` (``prompt`` counts).
+        model: What the caller named, as he wrote it (``ALIAS`` or ``ALIAS@PROFILE``).
+        messages: The conversation.
+        prompt: Raw text or token ids to continue.
+        continue_final: Whether the last message is an assistant's beginning, to be continued.
+        sampling: See `Sampling`.
+        max_tokens: Most tokens to write per choice; None writes up to the context's end.
+        stop: Texts that end a choice; they are not part of the reply.
+        n: Choices wanted.
+        logprobs: Alternatives to report per token; None reports no log-probabilities.
+        echo: Whether a ``text`` reply begins with the prompt.
+        timeout_s: Deadline for the whole request in seconds; None takes the engine's.
+        options: The caller's ``elision`` object.
+        extra: Every field that is not ours.
+    """
+
+    kind: Literal["chat", "text"] = "chat"
+    model: str = ""
+    messages: tuple[Message, ...] = ()
+    prompt: str | tuple[int, ...] = ""
+    continue_final: bool = False
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    logprobs: int | None = None
+    echo: bool = False
+    timeout_s: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def user_text(self) -> str:
+        """The caller's own words: no template, no system text, no earlier replies."""
+        if self.kind == "text":
+            return self.prompt if isinstance(self.prompt, str) else ""
+        texts = (text_of(m) for m in self.messages if m.get("role") == "user")
+        return "\n".join(texts)
+
+
+def text_of(message: Message) -> str:
+    """Return a message's text; of a list of parts, the text parts joined."""
+    content = message.get("content")
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
+
+
+# --- What goes out -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that could have stood at a position.
+
+    Attributes:
+        token: Its text.
+        logprob: Its log-probability in nats, after masks and before temperature.
+        data: Its bytes.
+    """
+
+    token: str
+    logprob: float
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The token that was written at a position, and what could have stood there instead."""
+
+    token: str
+    logprob: float
+    data: bytes
+    top: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens counted over the whole request; ``completion_tokens`` leaves rewound ones out."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Both together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """A piece of a reply that may leave.
+
+    Each choice ends with one delta that carries ``finish``. The request ends with one delta that
+    carries ``usage`` and ``report`` and no text.
+
+    Attributes:
+        choice: Index of the choice.
+        text: Text to append; final, never taken back.
+        logprobs: One entry per token whose text has left with this or an earlier delta.
+        finish: Why the choice ended, on its last delta.
+        usage: On the request's last delta.
+        report: What ran: profile, engine, epoch, counts. Never text, never a target's name.
+    """
+
+    choice: int = 0
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: Finish | None = None
+    usage: Usage | None = None
+    report: Mapping[str, Any] | None = None
+
+
+# --- Who writes ----------------------------------------------------------------------------------
+
+
+class Lexicon(Protocol):
+    """What each token writes. Guard, hold-back and emitter share it: what is scanned is sent."""
+
+    @property
+    def texts(self) -> Sequence[str | None]:
+        """The text of each token; None where its bytes are not whole characters."""
+        ...
+
+    @property
+    def continuing(self) -> Sequence[int]:
+        """Tokens whose first byte continues a character: only these can complete pending bytes."""
+        ...
+
+    @property
+    def partial(self) -> Sequence[int]:
+        """Tokens whose bytes are not whole characters by themselves."""
+        ...
+
+    def __len__(self) -> int:
+        """Return how many tokens there are."""
+        ...
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return the bytes that *token* writes; none for special tokens and unknown ids."""
+        ...
+
+    def write(self, pending: bytes, token: int) -> tuple[str, bytes]:
+        """Return what *token* adds to the text, and the bytes that still wait for a character."""
+        ...
+
+    def finish(self, pending: bytes) -> str:
+        """Return the text that *pending* becomes when nothing follows it."""
+        ...
+
+
+class Capability(Flag):
+    """What an engine can do for a method."""
+
+    NONE = 0
+    LOGITS = auto()
+    """Hands out the scores of every position."""
+    BRANCH = auto()
+    """Runs a second context over the same cache."""
+    HIDDEN = auto()
+    """Hands out hidden states."""
+    TREE = auto()
+    """Scores a tree of drafted tokens in one forward."""
+    REWIND = auto()
+    """Goes back to an earlier position."""
+    TOP_LOGPROBS = auto()
+    """Reports the likeliest alternatives."""
+    LOGIT_BIAS = auto()
+    """Adds a bias to single tokens."""
+    TOKEN_IDS = auto()
+    """Takes and returns token ids."""
+    CONTINUE = auto()
+    """Continues an assistant's beginning."""
+
+
+class Stage(IntEnum):
+    """Where in the chain a recipe acts; lower stages run first."""
+
+    SIGNAL = 0
+    MIXER = 10
+    SOFT_BIAS = 20
+    PENALTY = 30
+    HARD_MASK = 40
+    ENTROPY = 50
+    TEMPERATURE = 60
+    TRUNCATION = 70
+    FORCED = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A request made ready: what to write, under which recipes, for whom.
+
+    Attributes:
+        request: The caller's request, defaults of the profile filled in.
+        recipes: In the order in which they act.
+        tenant: Whose register, caches and budget apply.
+        epoch: The tenant's epoch the recipes were compiled for.
+        refusal: What a refused choice says if nothing of it has left yet.
+    """
+
+    request: Request
+    recipes: tuple[Recipe, ...] = ()
+    tenant: str = "default"
+    epoch: Epoch = 0
+    refusal: str = ""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Writes text for a plan.
+
+    Attributes:
+        name: The model's alias, for reports and errors.
+        capabilities: What a method may ask of it.
+        lexicon: What its tokens write; None for engines that only speak text.
+    """
+
+    name: str
+    capabilities: Capability
+    lexicon: Lexicon | None
+
+    def stream(self, plan: Plan) -> AsyncIterator[Delta]:
+        """Yield the reply piece by piece.
+
+        Closing the iterator ends the request and frees what it held within one step.
+
+        Raises:
+            BusyError: If the queue is full; nothing has been yielded then.
+            RequestError: If this engine cannot serve the request; likewise.
+            EngineError: If the engine breaks on the way.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """End all requests and free the model. Idempotent."""
+        ...
+
+
+# --- What acts -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a recipe may see when it opens a session.
+
+    Attributes:
+        prompt_ids: The rendered prompt.
+        before: The text that the reply continues: the assistant's prefill in a chat, the prompt
+            of a raw completion. Never template text.
+        user_text: The caller's own words.
+        lexicon: What each token writes.
+        vocab_size: Scores per row.
+        eos: Tokens that end a reply.
+        tenant: Whose request this is.
+        epoch: The tenant's epoch.
+        choice: Index of the choice this session serves.
+        capabilities: What the engine can do.
+    """
+
+    lexicon: Lexicon
+    vocab_size: int
+    prompt_ids: tuple[int, ...] = ()
+    before: str = ""
+    user_text: str = ""
+    eos: frozenset[int] = frozenset()
+    tenant: str = "default"
+    epoch: Epoch = 0
+    choice: int = 0
+    capabilities: Capability = Capability.LOGITS
+
+
+class Here:
+    """One visited position: what the chain may ask about it. Lives for one walk through the chain.
+
+    Attributes:
+        raw: The model's own scores, shape ``(vocab,)``, untouched by any recipe.
+        position: How many tokens of the reply stand before it.
+        notes: What the recipes noted; kept only if a token is committed here.
+    """
+
+    def __init__(
+        self,
+        raw: Tensor,
+        *,
+        position: int = 0,
+        branch: Callable[[tuple[int, ...]], Tensor] | None = None,
+    ) -> None:
+        self.raw = raw
+        self.position = position
+        self.notes: dict[str, float] = {}
+        self._branch = branch
+
+    @cached_property
+    def logsumexp(self) -> float:
+        """Logarithm of the raw row's normaliser, in nats."""
+        return float(self.raw.float().logsumexp(dim=-1))
+
+    @cached_property
+    def entropy(self) -> float:
+        """Entropy of the raw row in nats; tokens at ``-inf`` contribute nothing."""
+        logp = self.raw.float() - self.logsumexp
+        return float(-(logp.exp() * logp.clamp_min(-1e4)).sum())
+
+    def branch(self, suffix: tuple[int, ...]) -> Tensor:
+        """Return the scores at the end of *suffix*, read after this position's prefix.
+
+        Raises:
+            CapabilityError: If the engine cannot run a second context.
+        """
+        if self._branch is None:
+            raise CapabilityError("branch", engine="this engine", missing="BRANCH")
+        return self._branch(suffix)
+
+    def note(self, key: str, value: float) -> None:
+        """Add *value* to what is known about this position under *key*."""
+        self.notes[key] = self.notes.get(key, 0.0) + value
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """The text may go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redact:
+    """A span of the reply must be replaced before it leaves.
+
+    Attributes:
+        start: First character of the span, counted from the reply's beginning.
+        end: One past its last character.
+        marker: What stands there instead.
+    """
+
+    start: int
+    end: int
+    marker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Go back to a position and choose otherwise there.
+
+    Attributes:
+        to: Position, in tokens of the reply.
+        bans: Tokens that must not be chosen there again.
+    """
+
+    to: int
+    bans: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The choice must end here; text not yet released is dropped."""
+
+
+Verdict: TypeAlias = Allow | Redact | Rewind | Refuse
+
+ALLOW = Allow()
+
+
+class Session(Protocol):
+    """One choice's memory, an immutable value: keep the old one and you can go back."""
+
+    @property
+    def held(self) -> int:
+        """Characters at the end of the text that must not leave yet."""
+        ...
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the last token, or the end of the text, calls for."""
+        ...
+
+    def adjust(self, logits: Tensor, here: Here) -> Tensor:
+        """Return the scores to choose from, shape ``(vocab,)``; the same object if nothing changes.
+
+        Never writes into *logits*, never returns NaN, keeps ``-inf`` at ``-inf``. A row in which
+        everything is ``-inf`` says that no acceptable token is left.
+        """
+        ...
+
+    def advance(self, token: int) -> Session:
+        """Return the session after *token*."""
+        ...
+
+    def finish(self) -> Session:
+        """Return the session after the end of the text."""
+        ...
+
+
+class Recipe(Protocol):
+    """What to do, as a frozen description that any number of requests may share."""
+
+    @property
+    def stage(self) -> Stage:
+        """Where in the chain it acts."""
+        ...
+
+    @property
+    def rank(self) -> int:
+        """Order within the stage; recipes of equal stage and rank must commute."""
+        ...
+
+    def begin(self, context: Context) -> Session:
+        """Open a session for one choice."""
+        ...
+
+
+class Stateless:
+    """Mixin for recipes without memory: the recipe is its own session."""
+
+    __slots__ = ()
+
+    rank: ClassVar[int] = 0
+    held: ClassVar[int] = 0
+    verdict: ClassVar[Verdict] = ALLOW
+
+    def begin(self, context: Context) -> Self:
+        """Open a session for one choice."""
+        return self
+
+    def advance(self, token: int) -> Self:
+        """Return the session after *token*."""
+        return self
+
+    def finish(self) -> Self:
+        """Return the session after the end of the text."""
+        return self
+
+
+# --- What must be forgotten ----------------------------------------------------------------------
+
+
+class Screen(Protocol):
+    """Says what may be written to a store and read from it."""
+
+    def may_write(self, tenant: str, text: str) -> bool:
+        """Return whether *text* may be stored for *tenant*."""
+        ...
+
+    def may_read(self, tenant: str, text: str) -> bool:
+        """Return whether *text* may be shown to *tenant*."""
+        ...
+
+
+class Erasable(Protocol):
+    """A cache or store that can drop what it holds for a tenant."""
+
+    def erase(self, tenant: str, *, texts: Sequence[str] | None = None) -> int:
+        """Drop what is *tenant*'s, or what of it holds one of *texts*; return how many."""
+        ...
+
+
+def in_order(recipes: Iterable[Recipe]) -> tuple[Recipe, ...]:
+    """Return *recipes* in the order in which they act: by stage, then by rank."""
+    return tuple(sorted(recipes, key=lambda recipe: (recipe.stage, recipe.rank)))

@@ -1,0 +1,1 @@
+"""Engines: each translates one kind of model into the contract."""

@@ -1,0 +1,1 @@
+"""Logit methods, one file per paper."""

@@ -1,0 +1,1 @@
+"""Drafting and verifying several tokens per forward."""

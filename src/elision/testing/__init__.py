@@ -1,0 +1,1 @@
+"""Laws, tiny models and scripted engines for tests of your own plug-ins."""
