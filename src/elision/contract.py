@@ -188,6 +188,58 @@ class Delta:
     report: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One finished reply of a request."""
+
+    index: int = 0
+    text: str = ""
+    finish: Finish = "stop"
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """A whole reply: every choice, the usage, and what ran."""
+
+    choices: tuple[Choice, ...] = ()
+    usage: Usage = Usage()
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The first choice's text."""
+        return self.choices[0].text if self.choices else ""
+
+
+async def collect(deltas: AsyncIterator[Delta]) -> Completion:
+    """Drain *deltas* into the completion that they spell.
+
+    The one way from a stream to a whole reply, so that both always read the same.
+    """
+    texts: dict[int, list[str]] = {}
+    logprobs: dict[int, list[TokenLogprob]] = {}
+    finish: dict[int, Finish] = {}
+    usage, report = Usage(), dict[str, Any]()
+    async for delta in deltas:
+        texts.setdefault(delta.choice, []).append(delta.text)
+        logprobs.setdefault(delta.choice, []).extend(delta.logprobs)
+        if delta.finish is not None:
+            finish[delta.choice] = delta.finish
+        usage = delta.usage or usage
+        report.update(delta.report or {})
+    choices = tuple(
+        Choice(
+            index=index,
+            text="".join(texts[index]),
+            finish=finish[index],
+            logprobs=tuple(logprobs[index]),
+        )
+        for index in sorted(finish)
+    )
+    return Completion(choices=choices, usage=usage, report=report)
+
+
 # --- Who writes ----------------------------------------------------------------------------------
 
 
