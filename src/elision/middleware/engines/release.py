@@ -1,0 +1,112 @@
+"""What of a reply may leave: stop texts, held characters, redacted spans.
+
+One object per choice. Text goes in as it is written and comes out once it is final: nothing that
+has left is ever taken back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from elision.contract import Redact, TokenLogprob
+
+MARKER_LOGPROB = -9999.0
+"""What OpenAI's API reports for a token whose log-probability is not told."""
+
+
+@dataclass(slots=True)
+class Release:
+    """The raw text of one reply and the mark up to which it has left.
+
+    Attributes:
+        stop: Texts that end the reply; they are not part of it.
+        text: Everything written, redacted spans included.
+        mark: How many raw characters have left.
+        stopped: Whether a stop text was found; *text* ends before it then.
+    """
+
+    stop: tuple[str, ...] = ()
+    text: str = ""
+    mark: int = 0
+    stopped: bool = False
+    _spans: tuple[Redact, ...] = ()
+    _entries: list[tuple[int, int, TokenLogprob]] | None = None
+
+    def write(self, text: str, entry: TokenLogprob | None = None) -> None:
+        """Append what a token wrote, with its log-probability if they are reported."""
+        if entry is not None:
+            self._entries = self._entries or []
+            self._entries.append((len(self.text), len(self.text) + len(text), entry))
+        before = len(self.text)
+        self.text += text
+        found = [self.text.find(s, max(0, before - len(s) + 1)) for s in self.stop]
+        if hits := [at for at in found if at >= 0]:
+            self.text = self.text[: min(hits)]
+            self.stopped = True
+
+    def redact(self, span: Redact) -> None:
+        """Replace *span* by its marker when it leaves; overlapping spans unite."""
+        start, end = max(span.start, self.mark), span.end
+        apart = tuple(s for s in self._spans if s.end <= start or end <= s.start)
+        for other in self._spans:
+            if other not in apart:
+                start, end = min(start, other.start), max(end, other.end)
+        if start < end:
+            self._spans = (*apart, Redact(start, end, span.marker))
+
+    def drop_held(self, held: int) -> None:
+        """Forget the last *held* characters: they will never leave."""
+        self.text = self.text[: max(self.mark, len(self.text) - held)]
+
+    def take(self, held: int = 0) -> tuple[str, tuple[TokenLogprob, ...]]:
+        """Return the text that may leave now, and the log-probabilities of its tokens.
+
+        Args:
+            held: Characters at the end that must stay.
+        """
+        limit = max(self.mark, len(self.text) - max(held, self._stop_held()))
+        for span in self._spans:
+            if span.start < limit < span.end:
+                limit = max(self.mark, span.start)
+        text = self._render(limit)
+        entries = self._take_entries(limit)
+        self.mark = limit
+        return text, entries
+
+    def _stop_held(self) -> int:
+        """Return the length of the longest tail that may still become a stop text."""
+        if self.stopped:
+            return 0
+        return max((_overlap(self.text, stop) for stop in self.stop), default=0)
+
+    def _render(self, limit: int) -> str:
+        parts, at = [], self.mark
+        for span in sorted(self._spans, key=lambda span: span.start):
+            if self.mark <= span.start and span.end <= limit:
+                parts += [self.text[at : span.start], span.marker]
+                at = span.end
+        return "".join([*parts, self.text[at:limit]])
+
+    def _take_entries(self, limit: int) -> tuple[TokenLogprob, ...]:
+        """Return the entries of tokens that end by *limit*; redacted ones become their marker."""
+        if not self._entries:
+            return ()
+        whole = self.stopped and limit == len(self.text)
+        ready = [e for e in self._entries if e[1] <= limit or (whole and e[0] < limit)]
+        self._entries = self._entries[len(ready) :] if not whole else []
+        out: dict[Redact | int, TokenLogprob] = {}
+        for n, (start, end, entry) in enumerate(ready):
+            span = next((s for s in self._spans if start < s.end and s.start < end), None)
+            out[n if span is None else span] = entry if span is None else _marker(span)
+        return tuple(out.values())
+
+
+def _overlap(text: str, stop: str) -> int:
+    for length in range(min(len(stop) - 1, len(text)), 0, -1):
+        if text.endswith(stop[:length]):
+            return length
+    return 0
+
+
+def _marker(span: Redact) -> TokenLogprob:
+    return TokenLogprob(span.marker, MARKER_LOGPROB, span.marker.encode())

@@ -1,0 +1,96 @@
+"""The chain: a choice's open sessions, in the order in which they act."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from elision.contract import Allow, Context, Here, Recipe, Session, Stage, Verdict, in_order
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@runtime_checkable
+class Conceals(Protocol):
+    """A session that lets a token be chosen which must not be named as an alternative."""
+
+    def conceal(self, scores: Tensor) -> Tensor:
+        """Return *scores* with what must not be named at ``-inf``; the same object if nothing is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Open sessions in order. A value like its members: advancing leaves the old chain intact.
+
+    Attributes:
+        early: Sessions up to entropy shaping; the scores behind them are the reported ones.
+        late: Temperature, truncation, forced tokens.
+    """
+
+    early: tuple[Session, ...] = ()
+    late: tuple[Session, ...] = ()
+
+    @classmethod
+    def begin(cls, recipes: Iterable[Recipe], context: Context) -> Chain:
+        """Open one session per recipe, ordered by stage and rank."""
+        ordered = in_order(recipes)
+        return cls(
+            early=tuple(r.begin(context) for r in ordered if r.stage < Stage.TEMPERATURE),
+            late=tuple(r.begin(context) for r in ordered if r.stage >= Stage.TEMPERATURE),
+        )
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """All of them, in order."""
+        return self.early + self.late
+
+    @property
+    def held(self) -> int:
+        """Characters at the end of the text that some session still holds."""
+        return max((session.held for session in self.sessions), default=0)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What the sessions call for, those that allow left out."""
+        verdicts = (session.verdict for session in self.sessions)
+        return tuple(verdict for verdict in verdicts if not isinstance(verdict, Allow))
+
+    def score(self, logits: Tensor, here: Here) -> Tensor:
+        """Return the scores that are reported: masked and shaped, before temperature."""
+        for session in self.early:
+            logits = session.adjust(logits, here)
+        return logits
+
+    def choose_from(self, scores: Tensor, here: Here) -> Tensor:
+        """Return the scores that the token is drawn from."""
+        for session in self.late:
+            scores = session.adjust(scores, here)
+        return scores
+
+    def adjust(self, logits: Tensor, here: Here) -> Tensor:
+        """Run the whole chain on one row, shape ``(vocab,)``; the same object if nobody acts."""
+        return self.choose_from(self.score(logits, here), here)
+
+    def conceal(self, scores: Tensor) -> Tensor:
+        """Return *scores* without the tokens that may not even be named."""
+        for session in self.early:
+            if isinstance(session, Conceals):
+                scores = session.conceal(scores)
+        return scores
+
+    def advance(self, token: int) -> Chain:
+        """Return the chain after *token*."""
+        return Chain(
+            early=tuple(session.advance(token) for session in self.early),
+            late=tuple(session.advance(token) for session in self.late),
+        )
+
+    def finish(self) -> Chain:
+        """Return the chain after the end of the text."""
+        return Chain(
+            early=tuple(session.finish() for session in self.early),
+            late=tuple(session.finish() for session in self.late),
+        )
