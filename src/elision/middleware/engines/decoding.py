@@ -77,22 +77,25 @@ class Reply:
         scores = self.chain.score(here.raw, here)
         token = self.draw.pick(self.chain.choose_from(scores, here), len(self.tokens))
         if token is None:
-            return self._refuse()
-        self.notes.update(here.notes)
-        if token in self.context.eos:
-            return self._end("stop")
-        return self._commit(token, self._entry(scores, token))
+            self._refuse()
+        elif token in self.context.eos:
+            self._end("stop")
+        else:
+            self.notes.update(here.notes)
+            self._commit(token, self._entry(scores, token))
+        return None if self.finish else token
 
-    def _commit(self, token: int, entry: TokenLogprob | None) -> int | None:
+    def _commit(self, token: int, entry: TokenLogprob | None) -> None:
         self.tokens.append(token)
         self.chain = self.chain.advance(token)
         text, self.pending = self.context.lexicon.write(self.pending, token)
         self.release.write(text, entry)
         if not self._enforce(self.chain.verdicts):
-            return self._refuse()
-        if self.release.stopped:
-            return self._end("stop")
-        return self._end("length") if len(self.tokens) >= self.max_tokens else token
+            self._refuse()
+        elif self.release.stopped:
+            self._end("stop")
+        elif len(self.tokens) >= self.max_tokens:
+            self._end("length")
 
     def _enforce(self, verdicts: tuple[Verdict, ...]) -> bool:
         """Do what *verdicts* call for; return whether the reply may go on."""
@@ -107,11 +110,14 @@ class Reply:
         return True
 
     def _end(self, finish: Finish) -> None:
+        """End the reply; the sessions judge the text as it ends, cut or not."""
         self.finish = finish
         if self.release.stopped:
-            return
-        self.release.write(self.context.lexicon.finish(self.pending))
-        self.chain = self.chain.finish()
+            chain = Chain.begin(self.plan.recipes, self.context).read(self.release.text)
+        else:
+            self.release.write(self.context.lexicon.finish(self.pending))
+            chain = self.chain
+        self.chain = chain.finish()
         if not self._enforce(self.chain.verdicts):
             self._refuse()
 

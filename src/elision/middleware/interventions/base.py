@@ -17,7 +17,16 @@ class Conceals(Protocol):
     """A session that lets a token be chosen which must not be named as an alternative."""
 
     def conceal(self, scores: Tensor) -> Tensor:
-        """Return *scores* with what must not be named at ``-inf``; the same object if nothing is."""
+        """Return *scores* with what must not be named at ``-inf``; the same object if none is."""
+        ...
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A session that can take in text which no whole token wrote."""
+
+    def read(self, text: str) -> Session:
+        """Return the session after *text*; its verdict speaks of the end of *text* alone."""
         ...
 
 
@@ -86,6 +95,13 @@ class Chain:
         return Chain(
             early=tuple(session.advance(token) for session in self.early),
             late=tuple(session.advance(token) for session in self.late),
+        )
+
+    def read(self, text: str) -> Chain:
+        """Return the chain after *text*: a reply that a stop text cut in the middle of a token."""
+        return Chain(
+            early=tuple(s.read(text) if isinstance(s, Reads) else s for s in self.early),
+            late=self.late,
         )
 
     def finish(self) -> Chain:
