@@ -1,0 +1,169 @@
+"""A causal language model in memory: prompts in, rows of scores out."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+from transformers import DynamicCache
+
+from elision.contract import Request, text_of
+from elision.errors import ConfigError, ContextLengthError, RequestError
+from elision.lexicon import TokenizerLexicon
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PREFILL_CHUNK = 256
+"""Prompt tokens per forward: how long one request may keep the others waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request's prompt, rendered.
+
+    Attributes:
+        ids: Its tokens.
+        before: The text that the reply continues; see `Context.before`.
+    """
+
+    ids: tuple[int, ...]
+    before: str
+
+
+class CausalModel:
+    """A transformers model with its tokenizer, seen as a function from tokens to scores.
+
+    Attributes:
+        name: What reports call it.
+        lexicon: What its tokens write.
+        vocab_size: Scores per row.
+        n_context: Longest sequence it takes, in tokens.
+        eos: Tokens that end a reply.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str
+    ) -> None:
+        self.name = name
+        self.model: Any = model
+        self.model.eval()
+        self.tokenizer = tokenizer
+        self.vocab_size = int(self.model.get_output_embeddings().weight.shape[0])
+        self.lexicon = TokenizerLexicon.of(tokenizer, vocab_size=self.vocab_size)
+        self.n_context = int(getattr(model.config, "max_position_embeddings", 0) or 2048)
+        self.eos = _eos_set(model, tokenizer)
+
+    @classmethod
+    def load(cls, folder: Path, *, name: str, dtype: torch.dtype) -> CausalModel:
+        """Load a model folder onto the GPU if there is one, else the CPU.
+
+        Raises:
+            ConfigError: If the folder does not hold a causal language model.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"{folder} is not a causal language model: {exc}") from exc
+        return cls(model.to(device), tokenizer, name=name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return cast("torch.device", self.model.device)
+
+    # --- prompts ---------------------------------------------------------------------------------
+
+    def render(self, request: Request) -> Prompt:
+        """Return *request*'s prompt as tokens.
+
+        Raises:
+            RequestError: If the template refuses the messages, or a token id does not exist.
+            ContextLengthError: If the prompt leaves no room for a reply.
+        """
+        prompt = self._chat(request) if request.kind == "chat" else self._raw(request)
+        wanted = len(prompt.ids) + (request.max_tokens or 1)
+        if wanted > self.n_context:
+            raise ContextLengthError(
+                f"The prompt has {len(prompt.ids)} tokens and {request.max_tokens or 1} more are "
+                f"asked for, but {self.name!r} takes {self.n_context} in all; shorten the prompt "
+                "or lower max_tokens.",
+                param="messages" if request.kind == "chat" else "prompt",
+            )
+        return prompt
+
+    def _chat(self, request: Request) -> Prompt:
+        if not self.tokenizer.chat_template:
+            raise RequestError(
+                f"{self.name!r} has no chat template; use /v1/completions.", param="messages"
+            )
+        messages = [{**m, "content": text_of(m)} for m in request.messages]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=not request.continue_final,
+                continue_final_message=request.continue_final,
+            )
+        except (TemplateError, ValueError) as exc:
+            raise RequestError(
+                f"{self.name!r}'s chat template does not take these messages.", param="messages"
+            ) from exc
+        ids = self.tokenizer(cast("str", text), add_special_tokens=False)["input_ids"]
+        before = text_of(request.messages[-1]) if request.continue_final else ""
+        return Prompt(tuple(cast("list[int]", ids)), before)
+
+    def _raw(self, request: Request) -> Prompt:
+        if isinstance(request.prompt, str):
+            ids = cast("list[int]", self.tokenizer(request.prompt)["input_ids"])
+            return Prompt(tuple(ids) or self._start(), request.prompt)
+        if bad := [t for t in request.prompt if not 0 <= t < self.vocab_size]:
+            raise RequestError(
+                f"{len(bad)} prompt tokens are outside the vocabulary of {self.vocab_size}.",
+                param="prompt",
+            )
+        return Prompt(request.prompt or self._start(), self.lexicon.text(request.prompt))
+
+    def _start(self) -> tuple[int, ...]:
+        """Return what stands for an empty prompt."""
+        start = self.tokenizer.bos_token_id
+        if start is None:
+            start = self.tokenizer.eos_token_id
+        if start is None:
+            raise RequestError(f"{self.name!r} cannot start from nothing.", param="prompt")
+        return (cast("int", start),)
+
+    # --- scores ----------------------------------------------------------------------------------
+
+    def new_cache(self) -> DynamicCache:
+        """Return an empty key-value cache."""
+        return DynamicCache(config=self.model.config)
+
+    def copy_cache(self, cache: DynamicCache) -> DynamicCache:
+        """Return a copy that shares nothing with *cache*."""
+        return copy.deepcopy(cache)
+
+    def score(self, tokens: tuple[int, ...], cache: DynamicCache) -> Tensor:
+        """Append *tokens* to *cache* and return the scores behind the last, shape ``(vocab,)``."""
+        ids = torch.tensor([tokens], device=self.device)
+        out: Any = self.model(
+            input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        return cast("Tensor", out.logits[0, -1])
+
+
+def _eos_set(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    config = model.generation_config
+    ids = config.eos_token_id if config is not None else None
+    listed = ids if isinstance(ids, list) else [ids]
+    return frozenset(i for i in (*listed, tokenizer.eos_token_id) if isinstance(i, int))

@@ -1,0 +1,93 @@
+"""The local engine: a model of this process, decoded by our own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
+
+from elision.contract import Capability, Delta, Lexicon, Plan
+from elision.middleware.engines.causal import CausalModel
+from elision.middleware.engines.sequence import CAPABILITIES, Item, Job
+from elision.middleware.engines.worker import Worker
+from elision.middleware.speculation.base import Drafter, NoDraft
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class LocalEngine:
+    """Serves one model from one thread.
+
+    Args:
+        model: The model; the engine's thread alone may touch it from now on.
+        drafter: Proposes tokens; the plain one proposes nothing.
+        n_threads: Compute threads.
+        max_streams: Choices decoded at a time; more wait.
+        queue_limit: Requests that may wait; one more is refused.
+        timeout_s: Deadline of requests that name none, in seconds.
+    """
+
+    capabilities: Capability = CAPABILITIES
+
+    def __init__(
+        self,
+        model: CausalModel,
+        *,
+        drafter: Drafter | None = None,
+        n_threads: int = 1,
+        max_streams: int = 8,
+        queue_limit: int = 32,
+        timeout_s: float = 600.0,
+    ) -> None:
+        self.name = model.name
+        self.lexicon: Lexicon | None = model.lexicon
+        self._timeout_s = timeout_s
+        self._worker = Worker(
+            model,
+            drafter or NoDraft(),
+            n_threads=n_threads,
+            max_streams=max_streams,
+            queue_limit=queue_limit,
+        )
+
+    @classmethod
+    def wrap(
+        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "local"
+    ) -> LocalEngine:
+        """Serve a model that is already in memory, with as many threads as torch uses now."""
+        import torch
+
+        return cls(CausalModel(model, tokenizer, name=name), n_threads=torch.get_num_threads())
+
+    async def stream(self, plan: Plan) -> AsyncIterator[Delta]:
+        """See `Engine.stream`."""
+        loop = asyncio.get_running_loop()
+        channel: asyncio.Queue[Item] = asyncio.Queue()
+
+        def deliver(item: Item) -> None:
+            try:
+                loop.call_soon_threadsafe(channel.put_nowait, item)
+            except RuntimeError:  # the loop is gone, and with it whoever waited
+                job.cancelled = True
+
+        timeout_s = plan.request.timeout_s or self._timeout_s
+        job = Job(plan, deliver, deadline=time.monotonic() + timeout_s)
+        self._worker.submit(job)
+        try:
+            while (item := await channel.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self._worker.cancel(job)
+
+    def stats(self) -> Mapping[str, float]:
+        """Return gauges for metrics; see `Worker.stats`."""
+        return self._worker.stats()
+
+    async def aclose(self) -> None:
+        """End all requests and free the model. Idempotent."""
+        self._worker.close()
+        await asyncio.to_thread(self._worker.join)
