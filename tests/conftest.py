@@ -1,0 +1,89 @@
+"""What every test can rely on: one compute thread, no network, a state folder of its own."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Read once when torch is first imported: a second thread beside a busy core costs 40x.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+settings.register_profile(
+    "elision",
+    deadline=None,
+    derandomize=True,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("elision")
+
+
+def _is_loopback(address: Any) -> bool:
+    if not isinstance(address, tuple):  # a path: AF_UNIX never leaves the machine
+        return True
+    host = str(address[0]).partition("%")[0]
+    if host in {"", "localhost"}:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Refuse every connection that would leave the machine."""
+    patch = pytest.MonkeyPatch()
+    for name in ("connect", "connect_ex"):
+        original = getattr(socket.socket, name)
+
+        def guarded(self: socket.socket, address: Any, _original: Any = original) -> Any:
+            if not _is_loopback(address):
+                raise RuntimeError(
+                    f"a test tried to reach {address[0]!r}; tests talk to loopback only"
+                )
+            return _original(self, address)
+
+        patch.setattr(socket.socket, name, guarded)
+    yield
+    patch.undo()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty ``ELISION_HOME``; no other setting leaks in, the model cache stays."""
+    for name in [n for n in os.environ if n.startswith("ELISION_") and n != "ELISION_CACHE"]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("ELISION_HOME", str(folder))
+    monkeypatch.chdir(tmp_path)  # an elision.yaml in the repository is not the tests' business
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2_dir() -> Path:
+    """Return the folder of the pulled smollm2-135m; without it the test is skipped.
+
+    Where the model must be there (``CI`` or ``ELISION_REQUIRE_MODEL`` set), the test fails.
+    """
+    from elision.middleware.engines.pull import pulled
+
+    from elision.settings import Settings
+
+    folder = pulled("smollm2-135m", cache=Settings().cache)
+    if folder is not None:
+        return folder
+    missing = "smollm2-135m is not pulled; run: elision pull smollm2-135m"
+    if os.environ.get("CI") or os.environ.get("ELISION_REQUIRE_MODEL"):
+        pytest.fail(missing)
+    pytest.skip(missing)
