@@ -52,7 +52,7 @@ class CausalModel:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str
     ) -> None:
         self.name = name
-        self.model: Any = model
+        self.model = cast("Any", model)
         self.model.eval()
         self.tokenizer = tokenizer
         self.vocab_size = int(self.model.get_output_embeddings().weight.shape[0])

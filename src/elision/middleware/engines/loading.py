@@ -1,0 +1,87 @@
+"""From a model's name to a running local engine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from elision.middleware.engines import calibration
+from elision.middleware.engines.calibration import Choice
+from elision.middleware.engines.causal import CausalModel
+from elision.middleware.engines.local import LocalEngine
+from elision.middleware.engines.pull import pull
+
+if TYPE_CHECKING:
+    from elision.middleware.engines.pull import Progress
+    from elision.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def load_engine(name: str, settings: Settings, *, progress: Progress | None = None) -> LocalEngine:
+    """Pull *name* if needed, choose number format and threads, and start its engine.
+
+    Args:
+        name: An alias, a hub id or a folder.
+        settings: Cache, limits, and what of format and threads is fixed.
+        progress: Shown while pulling and measuring.
+
+    Raises:
+        NotFoundError: If there is no such model.
+        PullError: If it cannot be fetched.
+        ConfigError: If it is no causal language model.
+    """
+    folder = pull(name, cache=settings.cache, progress=progress)
+    model, n_threads = _load(folder, name, settings, progress)
+    return LocalEngine(
+        model,
+        n_threads=n_threads,
+        max_streams=settings.max_streams,
+        queue_limit=settings.queue_limit,
+        timeout_s=settings.timeout_s,
+    )
+
+
+def _load(
+    folder: Path, name: str, settings: Settings, progress: Progress | None
+) -> tuple[CausalModel, int]:
+    name = Path(name).name if Path(name).exists() else name
+    dtype, n_threads = settings.dtype, settings.threads
+    if torch.cuda.is_available():
+        chosen = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
+        return CausalModel.load(folder, name=name, dtype=chosen), n_threads or 1
+    if dtype == "auto" or n_threads == 0:
+        choice = _choose(folder, name, settings, progress)
+        dtype, n_threads = choice.dtype, choice.n_threads
+    return CausalModel.load(folder, name=name, dtype=getattr(torch, dtype)), n_threads
+
+
+def _choose(folder: Path, name: str, settings: Settings, progress: Progress | None) -> Choice:
+    file = settings.cache / "calibration.json"
+    key = f"{calibration.fingerprint(folder)}/{settings.dtype}/{settings.threads}"
+    if (known := calibration.recall(file, key)) is not None:
+        return known
+    if progress is not None:
+        progress.stage(f"Measuring number formats and threads for {name}", None)
+    best = min(_measured(folder, name, settings), key=lambda choice: choice.cost)
+    calibration.remember(file, key, best)
+    return best
+
+
+def _measured(folder: Path, name: str, settings: Settings) -> list[Choice]:
+    auto = settings.dtype == "auto"
+    dtypes = calibration.number_formats(folder) if auto else (settings.dtype,)
+    threads = (settings.threads,) if settings.threads else calibration.thread_counts()
+    found: list[Choice] = []
+    for dtype in dtypes:
+        model = CausalModel.load(folder, name=name, dtype=getattr(torch, dtype)).model
+        found += [calibration.measure(model, dtype=dtype, n_threads=n) for n in threads]
+    for choice in found:
+        _log.info(
+            "%s with %d threads: %.1f ms a token idle, %.1f ms beside a busy core",
+            choice.dtype, choice.n_threads, choice.idle_ms, choice.busy_ms,
+        )  # fmt: skip
+    return found

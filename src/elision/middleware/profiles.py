@@ -1,0 +1,117 @@
+"""Profiles: named compositions of what happens to a request.
+
+A profile never switches a phrase off: the register's phrases hold in every one of them, `plain`
+included. It adds to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal
+
+from elision.contract import Recipe, Request, Sampling
+from elision.errors import NotFoundError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A named composition.
+
+    Attributes:
+        name: As callers write it behind the ``@``.
+        summary: One line for people.
+        temperature: Used when the caller sends none; None leaves OpenAI's default of 1.
+        shaping: ``em-inf`` lowers the entropy of hesitant positions; ``none`` leaves it.
+    """
+
+    name: str
+    summary: str
+    temperature: float | None = None
+    shaping: Literal["none", "em-inf"] = "none"
+
+    def fill(self, request: Request) -> Request:
+        """Return *request* with this profile's defaults where the caller left a choice."""
+        temperature = request.sampling.temperature
+        if temperature is None:
+            temperature = 1.0 if self.temperature is None else self.temperature
+        return replace(request, sampling=replace(request.sampling, temperature=temperature))
+
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Return the recipes it adds to those of the request and the register."""
+        if self.shaping == "none":
+            return ()
+        from elision.middleware.interventions.entropy import EntropyMinimisation
+
+        return (EntropyMinimisation(),)
+
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        profile.name: profile
+        for profile in (
+            Profile(name="plain", summary="The model as it is; the register's phrases hold."),
+            Profile(name="guarded", summary="The default: every guard that is built."),
+            Profile(
+                name="focused",
+                summary="Guarded, and hesitant positions sharpened by EM-INF at T = 0.1.",
+                temperature=0.1,
+                shaping="em-inf",
+            ),
+        )
+    }
+)
+
+
+def profile_named(name: str) -> Profile:
+    """Return the profile called *name*.
+
+    Raises:
+        NotFoundError: If there is none; the message lists those there are.
+    """
+    try:
+        return PROFILES[name]
+    except KeyError:
+        known = ", ".join(PROFILES)
+        raise NotFoundError(
+            f"there is no profile {name[:64]!r}; there are: {known}",
+            code="profile_not_found",
+            param="model",
+        ) from None
+
+
+def sampling_recipes(sampling: Sampling) -> tuple[Recipe, ...]:
+    """Return the recipes that *sampling* asks for; neutral values ask for none.
+
+    Temperature 0 is greedy: the draw takes the best token, so nothing behind the masks matters.
+    """
+    from elision.middleware.interventions.bias import LogitBias
+    from elision.middleware.interventions.penalties import FrequencyPresence, Repetition
+    from elision.middleware.interventions.temperature import Temperature
+    from elision.middleware.interventions.truncation import MinP, TopK, TopNSigma, TopP
+
+    recipes: list[Recipe] = []
+    if sampling.logit_bias:
+        recipes.append(LogitBias(bias=sampling.logit_bias))
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        recipes.append(
+            FrequencyPresence(
+                frequency=sampling.frequency_penalty, presence=sampling.presence_penalty
+            )
+        )
+    if sampling.repetition_penalty != 1:
+        recipes.append(Repetition(penalty=sampling.repetition_penalty))
+    if sampling.temperature == 0:
+        return tuple(recipes)
+    if sampling.temperature not in (None, 1):
+        recipes.append(Temperature(value=sampling.temperature))
+    if sampling.top_n_sigma:
+        recipes.append(TopNSigma(n=sampling.top_n_sigma))
+    if sampling.top_k:
+        recipes.append(TopK(k=sampling.top_k))
+    if sampling.top_p is not None and sampling.top_p < 1:
+        recipes.append(TopP(p=sampling.top_p))
+    if sampling.min_p:
+        recipes.append(MinP(p=sampling.min_p))
+    return tuple(recipes)
