@@ -7,7 +7,7 @@ Nothing here imports a heavy package: torch is named for type checkers only.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, IntEnum, auto
 from functools import cached_property
@@ -349,7 +349,7 @@ class Engine(Protocol):
     capabilities: Capability
     lexicon: Lexicon | None
 
-    def stream(self, plan: Plan) -> AsyncIterator[Delta]:
+    def stream(self, plan: Plan) -> AsyncGenerator[Delta, None]:
         """Yield the reply piece by piece.
 
         Closing the iterator ends the request and frees what it held within one step.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from elision.contract import ALLOW, Delta, Recipe, Refuse, Request
@@ -66,15 +67,15 @@ async def guard_recipes(guard: Guard, lexicon: Lexicon) -> tuple[Recipe, ...]:
 
 
 async def held_back(
-    deltas: AsyncIterator[Delta], guard: Guard, request: Request, *, refusal: str
-) -> AsyncIterator[Delta]:
+    deltas: AsyncGenerator[Delta, None], guard: Guard, request: Request, *, refusal: str
+) -> AsyncGenerator[Delta, None]:
     """Guard the deltas of an engine without logits: nothing leaves that may still be a match.
 
     A choice that is refused ends with ``content_filter``; what was held of it is dropped. Once
     every choice has been refused, the engine's stream is closed.
     """
     sides: dict[int, _Side] = {}
-    async with aclosing(deltas) as source:  # type: ignore[type-var] # engines are generators
+    async with aclosing(deltas) as source:
         async for delta in source:
             if delta.usage is not None or delta.report is not None:
                 yield _with_actions(delta, sides)
@@ -97,8 +98,6 @@ def _holdback(guard: Guard, request: Request) -> HoldBack:
 
 
 def _with_actions(delta: Delta, sides: dict[int, _Side]) -> Delta:
-    from dataclasses import replace
-
     report: dict[str, Any] = dict(delta.report or {})
     report["guard_form"] = "text"
     report["n_refused"] = sum(side.refused for side in sides.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -76,7 +76,7 @@ class Pipeline:
 
     async def run(
         self, request: Request, *, profile: str | None = None, tenant: str | None = None
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """Yield the guarded reply to *request*.
 
         Args:
@@ -100,7 +100,7 @@ class Pipeline:
         deltas = await self._start(engine, chosen, request, guard, tenant)
         outcome = "abandoned"
         try:
-            async with aclosing(deltas) as source:  # type: ignore[type-var] # generators all
+            async with aclosing(deltas) as source:
                 async for delta in source:
                     yield _reported(delta, chosen, guard)
             outcome = "finished"
@@ -140,7 +140,7 @@ class Pipeline:
 
     async def _start(
         self, engine: Engine, profile: Profile, request: Request, guard: Guard, tenant: str
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         plan = Plan(request=request, tenant=tenant, epoch=guard.epoch, refusal=REFUSAL)
         if engine.lexicon is not None and Capability.LOGITS in engine.capabilities:
             own = (*profile.recipes(), *sampling_recipes(request.sampling))

@@ -15,7 +15,7 @@ from elision.middleware.engines.local import LocalEngine
 from elision.middleware.engines.pull import pull
 
 if TYPE_CHECKING:
-    from elision.middleware.engines.pull import Progress
+    from elision.middleware.engines.progress import Progress
     from elision.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -36,13 +36,7 @@ def load_engine(name: str, settings: Settings, *, progress: Progress | None = No
     """
     folder = pull(name, cache=settings.cache, progress=progress)
     model, n_threads = _load(folder, name, settings, progress)
-    return LocalEngine(
-        model,
-        n_threads=n_threads,
-        max_streams=settings.max_streams,
-        queue_limit=settings.queue_limit,
-        timeout_s=settings.timeout_s,
-    )
+    return LocalEngine.under(settings, model, n_threads=n_threads)
 
 
 def _load(

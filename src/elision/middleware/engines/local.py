@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING
 
 from elision.contract import Capability, Delta, Lexicon, Plan
@@ -15,6 +15,8 @@ from elision.middleware.speculation.base import Drafter, NoDraft
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from elision.settings import Settings
 
 
 class LocalEngine:
@@ -54,14 +56,34 @@ class LocalEngine:
 
     @classmethod
     def wrap(
-        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "local"
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        settings: Settings,
+        name: str = "local",
     ) -> LocalEngine:
         """Serve a model that is already in memory, with as many threads as torch uses now."""
         import torch
 
-        return cls(CausalModel(model, tokenizer, name=name), n_threads=torch.get_num_threads())
+        return cls.under(
+            settings,
+            CausalModel(model, tokenizer, name=name),
+            n_threads=settings.threads or torch.get_num_threads(),
+        )
 
-    async def stream(self, plan: Plan) -> AsyncIterator[Delta]:
+    @classmethod
+    def under(cls, settings: Settings, model: CausalModel, *, n_threads: int) -> LocalEngine:
+        """Serve *model* within the limits of *settings*."""
+        return cls(
+            model,
+            n_threads=n_threads,
+            max_streams=settings.max_streams,
+            queue_limit=settings.queue_limit,
+            timeout_s=settings.timeout_s,
+        )
+
+    async def stream(self, plan: Plan) -> AsyncGenerator[Delta, None]:
         """See `Engine.stream`."""
         loop = asyncio.get_running_loop()
         channel: asyncio.Queue[Item] = asyncio.Queue()

@@ -1,0 +1,58 @@
+"""Put a pipeline together: register, engine, profile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elision.guards.register import Register
+from elision.middleware.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from elision.contract import Engine
+    from elision.middleware.engines.progress import Progress
+    from elision.settings import Settings
+
+
+def assemble(settings: Settings, *, progress: Progress | None = None) -> Pipeline:
+    """Build the pipeline that *settings* describe: a local model, or an upstream server.
+
+    Args:
+        settings: See `Settings`.
+        progress: Shown while models are pulled and measured.
+
+    Raises:
+        MissingExtraError: If a local model is wanted and the ``local`` extra is not installed.
+        NotFoundError: If there is no such model.
+        PullError: If it cannot be fetched.
+    """
+    engine = _remote(settings) if settings.upstream else _local(settings, progress)
+    return around(engine, settings)
+
+
+def around(engine: Engine, settings: Settings) -> Pipeline:
+    """Build a pipeline around an engine that runs already."""
+    return Pipeline(
+        engines={engine.name: engine},
+        register=Register.open(settings.home),
+        profile=settings.profile,
+        tenant=settings.tenant,
+    )
+
+
+def _local(settings: Settings, progress: Progress | None) -> Engine:
+    from elision.middleware.engines.loading import load_engine
+
+    return load_engine(settings.model, settings, progress=progress)
+
+
+def _remote(settings: Settings) -> Engine:
+    from elision.middleware.engines.remote import RemoteEngine
+
+    assert settings.upstream is not None
+    key = settings.upstream_key
+    return RemoteEngine(
+        settings.upstream,
+        model=settings.model,
+        key=key.get_secret_value() if key else None,
+        timeout_s=settings.upstream_timeout_s,
+    )

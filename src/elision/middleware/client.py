@@ -1,0 +1,228 @@
+"""The SDK's client: a pipeline with a friendly face, for blocking and for async code."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from elision.contract import Completion, Delta, Message, Request, collect
+from elision.guards.targets import ForgetTarget
+from elision.middleware.wire import parse_chat, parse_completion
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from elision.guards.register import Registered
+    from elision.middleware.pipeline import Pipeline
+
+T = TypeVar("T")
+
+
+class Client:
+    """Talks to one model through one pipeline; what `load`, `wrap` and `connect` return.
+
+    Every method has an async twin whose name begins with ``a``. Options are OpenAI's fields
+    (``temperature``, ``max_tokens``, ``stop``, ``seed``, ``n``, ``logprobs`` ...) plus ``profile``
+    and ``rng``. Close it, or use it in a ``with`` block, to free the model.
+
+    Attributes:
+        model: The model's alias.
+        profile: Used by calls that name none.
+        tenant: Whose register applies.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, profile: str | None = None) -> None:
+        self._pipeline = pipeline
+        self._loop = _LoopThread()
+        self.model = pipeline.models()[0]
+        self.profile = profile or pipeline.profile
+        self.tenant = pipeline.tenant
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def chat(self, messages: str | Sequence[Message], **options: Any) -> Completion:
+        """Return the reply to *messages*, a conversation or a single question.
+
+        Raises:
+            RequestError: If an option is wrong; the message names it.
+            BusyError: If the engine's queue is full.
+            GuardError: If a guard broke.
+        """
+        return self._loop.run(self._collect(self._chat(messages, options), options))
+
+    async def achat(self, messages: str | Sequence[Message], **options: Any) -> Completion:
+        """Async twin of `chat`."""
+        work = self._collect(self._chat(messages, options), options)
+        return await self._loop.arun(work)
+
+    def complete(self, prompt: str | Sequence[int], **options: Any) -> Completion:
+        """Return what follows *prompt*, raw text or token ids, without a chat template.
+
+        Raises:
+            RequestError: If an option is wrong; the message names it.
+            BusyError: If the engine's queue is full.
+        """
+        return self._loop.run(self._collect(self._text(prompt, options), options))
+
+    async def acomplete(self, prompt: str | Sequence[int], **options: Any) -> Completion:
+        """Async twin of `complete`."""
+        work = self._collect(self._text(prompt, options), options)
+        return await self._loop.arun(work)
+
+    def stream(self, messages: str | Sequence[Message], **options: Any) -> Iterator[Delta]:
+        """Yield the reply to *messages* piece by piece; the last delta carries usage and report.
+
+        Raises:
+            RequestError: If an option is wrong; the message names it.
+            BusyError: If the engine's queue is full.
+        """
+        deltas = self._deltas(self._chat(messages, options), options)
+        try:
+            while (delta := self._loop.run(_next(deltas))) is not None:
+                yield delta
+        finally:
+            self._loop.run(deltas.aclose())
+
+    async def astream(
+        self, messages: str | Sequence[Message], **options: Any
+    ) -> AsyncGenerator[Delta, None]:
+        """Async twin of `stream`."""
+        deltas = self._deltas(self._chat(messages, options), options)
+        try:
+            while (delta := await self._loop.arun(_next(deltas))) is not None:
+                yield delta
+        finally:
+            await self._loop.arun(deltas.aclose())
+
+    # --- forgetting ------------------------------------------------------------------------------
+
+    def forget(
+        self, title: str, phrases: Sequence[str | Mapping[str, Any]], **fields: Any
+    ) -> Registered:
+        """Register a forget target; it holds from the next request on.
+
+        Args:
+            title: What the operator calls it.
+            phrases: Texts that must not be emitted; see `Phrase` for the long form.
+            **fields: ``kind``, ``names``, ``action``.
+
+        Raises:
+            TargetError: If it cannot be registered as given; the message says why.
+        """
+        body = {"title": title, "phrases": list(phrases), **fields}
+        return self._pipeline.register.add(ForgetTarget.from_body(body, tenant=self.tenant))
+
+    async def aforget(
+        self, title: str, phrases: Sequence[str | Mapping[str, Any]], **fields: Any
+    ) -> Registered:
+        """Async twin of `forget`."""
+        return await asyncio.to_thread(lambda: self.forget(title, phrases, **fields))
+
+    def revoke(self, target_id: str) -> None:
+        """Stop enforcing a target from the next request on.
+
+        Raises:
+            NotFoundError: If there is no such target.
+        """
+        self._pipeline.register.revoke(self.tenant, target_id)
+
+    def targets(self) -> tuple[ForgetTarget, ...]:
+        """Return the targets in force."""
+        return tuple(self._pipeline.register.active(self.tenant))
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End all requests and free the model. Idempotent."""
+        if self._loop.open:
+            self._loop.run(self._pipeline.aclose())
+            self._loop.close()
+
+    async def aclose(self) -> None:
+        """Async twin of `close`."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _chat(self, messages: str | Sequence[Message], options: Mapping[str, Any]) -> Request:
+        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        return parse_chat(self._body(options, messages=list(turns))).request
+
+    def _text(self, prompt: str | Sequence[int], options: Mapping[str, Any]) -> Request:
+        whole = prompt if isinstance(prompt, str) else list(prompt)
+        return parse_completion(self._body(options, prompt=whole)).request
+
+    def _body(self, options: Mapping[str, Any], **own: Any) -> dict[str, Any]:
+        body = {k: v for k, v in options.items() if k not in ("profile", "rng") and v is not None}
+        elision = dict(body.pop("elision", {}))
+        if options.get("rng") is not None:
+            elision["rng"] = options["rng"]
+        return {"model": self.model, **body, **own, "elision": elision}
+
+    def _deltas(self, request: Request, options: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
+        profile = options.get("profile") or self.profile
+        return self._pipeline.run(request, profile=profile, tenant=self.tenant)
+
+    async def _collect(self, request: Request, options: Mapping[str, Any]) -> Completion:
+        return await collect(self._deltas(request, options))
+
+
+async def _next(deltas: AsyncIterator[Delta]) -> Delta | None:
+    return await anext(deltas, None)
+
+
+class _LoopThread:
+    """An event loop on a thread of its own: the one loop a client's engines live on."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="elision-client", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def open(self) -> bool:
+        return not self._loop.is_closed()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    async def arun(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        with suppress(RuntimeError):
+            self._thread.join(timeout=5)
+        self._loop.close()

@@ -1,0 +1,106 @@
+"""The short forms: one call from nothing to a client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from elision.middleware.assembly import around, assemble
+from elision.middleware.client import Client
+from elision.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from elision.agents.langchain import ChatElision
+
+
+def load(model: str | None = None, *, profile: str | None = None, **settings: Any) -> Client:
+    """Return a client for a model of this machine, pulled first if need be.
+
+    Args:
+        model: An alias, a hub id or a folder; None takes the setting's.
+        profile: Profile of calls that name none.
+        **settings: Any of `Settings`: ``home``, ``cache``, ``dtype``, ``threads``, ``tenant`` ...
+
+    Raises:
+        MissingExtraError: If the ``local`` extra is not installed.
+        NotFoundError: If there is no such model or profile.
+        PullError: If the model cannot be fetched.
+    """
+    from elision.middleware.engines.progress import RichProgress
+
+    chosen = _settings(model=model, profile=profile, **settings)
+    chosen = chosen.model_copy(update={"upstream": None})
+    with RichProgress() as progress:
+        return Client(assemble(chosen, progress=progress))
+
+
+def wrap(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    profile: str | None = None,
+    **settings: Any,
+) -> Client:
+    """Return a client for a model that is already in memory.
+
+    Args:
+        model: Any causal language model of transformers; the client's thread uses it from now on.
+        tokenizer: Its fast tokenizer.
+        profile: Profile of calls that name none.
+        **settings: Any of `Settings` that concern the register or the limits.
+
+    Raises:
+        LexiconError: If the tokenizer cannot be guarded.
+    """
+    from elision.middleware.engines.local import LocalEngine
+
+    chosen = _settings(profile=profile, **settings)
+    return Client(around(LocalEngine.wrap(model, tokenizer, settings=chosen), chosen))
+
+
+def connect(
+    url: str,
+    *,
+    model: str | None = None,
+    key: str | None = None,
+    profile: str | None = None,
+    **settings: Any,
+) -> Client:
+    """Return a client for an OpenAI-compatible server, guarded by this machine's register.
+
+    Args:
+        url: Its base URL, with ``/v1``.
+        model: The model to ask for; None takes the first that the server lists.
+        key: Bearer key for the server.
+        profile: Profile of calls that name none.
+        **settings: Any of `Settings`: ``home``, ``tenant``, ``upstream_timeout_s`` ...
+
+    Raises:
+        UpstreamError: If the server does not answer.
+    """
+    from elision.middleware.engines.remote import first_model
+
+    named = model or first_model(url, key=key)
+    chosen = _settings(upstream=url, model=named, upstream_key=key, profile=profile, **settings)
+    return Client(assemble(chosen))
+
+
+def chat_model(model: str | None = None, **options: Any) -> ChatElision:
+    """Return a LangChain chat model over a model of this machine.
+
+    Args:
+        model: See `load`.
+        **options: ``client`` for one that exists; ``profile``, ``temperature``, ``max_tokens`` ...
+
+    Raises:
+        MissingExtraError: If the ``agents`` extra is not installed.
+    """
+    from elision.agents.langchain import ChatElision
+
+    client = options.pop("client", None) or load(model)
+    return ChatElision(client=client, **options)
+
+
+def _settings(**given: Any) -> Settings:
+    return Settings(**{key: value for key, value in given.items() if value is not None})
