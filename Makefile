@@ -1,0 +1,50 @@
+# Two commands do everything: `make serve` and `make test`. Both are quick the second time.
+SHELL := /bin/bash
+PY    := .venv/bin/python
+export PYTHONSAFEPATH := 1
+
+MODEL ?= smollm2-135m
+PORT  ?= 8000
+
+.PHONY: serve test test-slow lint bench wheel clean
+
+serve: .venv/.serve ## Pull the model and serve it on 127.0.0.1:8000
+	.venv/bin/elision serve --model $(MODEL) --port $(PORT)
+
+test: lint .venv/.pulled ## Everything but the tests marked slow or vllm
+	$(PY) -m pytest -q -m "not slow and not vllm"
+
+test-slow: .venv/.pulled ## The tests marked slow
+	$(PY) -m pytest -q -m "slow and not vllm"
+
+lint: .venv/.dev
+	.venv/bin/ruff format --check src tests examples
+	.venv/bin/ruff check src tests examples
+	.venv/bin/mypy
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+
+bench: .venv/.dev .venv/.pulled ## Measure every figure and rewrite this machine's table
+	.venv/bin/elision bench all --write docs/benchmarks.md
+
+wheel: .venv/.dev ## Build the wheel and run the fast tests against it, without src/
+	.ci/wheel
+
+clean:
+	rm -rf .venv dist build
+
+.venv/bin/python:
+	python3 -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
+
+.venv/.serve: .venv/bin/python pyproject.toml constraints.txt
+	$(PY) -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[local,serve]'
+	touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml constraints.txt
+	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv/.pulled: .venv/.dev
+	.venv/bin/elision pull smollm2-135m
+	touch $@
