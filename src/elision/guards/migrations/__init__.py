@@ -1,0 +1,1 @@
+"""Alembic migrations of the register, run whenever a register is opened."""
