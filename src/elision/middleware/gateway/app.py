@@ -1,0 +1,80 @@
+"""The application: routes, and the two layers that every request passes.
+
+::
+
+    Boundary   id, envelope, count, log line
+      KeyGate  key, tenant
+        /v1/chat/completions, /v1/completions     plain Starlette: no validation layer per request
+        /v1/models, /v1/forget, /healthz, ...     FastAPI
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from elision.middleware.gateway import forget, health, models
+from elision.middleware.gateway.auth import KeyGate
+from elision.middleware.gateway.boundary import Boundary
+from elision.middleware.gateway.chat import create_chat_completion
+from elision.middleware.gateway.completions import create_completion
+from elision.middleware.gateway.errors import failure_of
+from elision.middleware.gateway.metrics import Metrics
+from elision.middleware.gateway.service import Service
+
+if TYPE_CHECKING:
+    from elision.middleware.pipeline import Pipeline
+    from elision.settings import Settings
+
+
+def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
+    """Return the ASGI application that serves *pipeline*.
+
+    The application owns the pipeline from here on: its shutdown closes it.
+
+    Args:
+        pipeline: What answers.
+        settings: ``api_key``, ``tenant`` and ``body_limit_bytes`` are read.
+    """
+    metrics = Metrics(pipeline.stats)
+    key = settings.api_key
+    app = FastAPI(
+        title="Elision",
+        version=version("elision"),
+        lifespan=_lifespan,
+        docs_url=None,  # the page would load its scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[
+            Middleware(Boundary, metrics=metrics),
+            Middleware(
+                KeyGate,
+                key=None if key is None else key.get_secret_value(),
+                tenant=settings.tenant,
+            ),
+        ],
+        exception_handlers={HTTPException: _envelope, RequestValidationError: _envelope},
+    )
+    app.state.service = Service(pipeline=pipeline, settings=settings, metrics=metrics)
+    app.add_route("/v1/chat/completions", create_chat_completion, methods=["POST"])
+    app.add_route("/v1/completions", create_completion, methods=["POST"])
+    for router in (models.router, forget.router, health.router):
+        app.include_router(router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await app.state.service.pipeline.aclose()
+
+
+async def _envelope(_request: Request, exc: Any) -> Response:
+    return failure_of(exc).response()

@@ -1,0 +1,125 @@
+"""What the gateway counts. Labels come from closed sets: never a name, an id or a text."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from elision.contract import Delta
+
+ROUTES = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/forget",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+    }
+)
+_FAMILIES = ("/v1/models/", "/v1/forget/")
+_FIRST_BUCKETS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30,
+)  # fmt: skip
+_GAP_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5,
+)  # fmt: skip
+_GAUGE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+def route_label(path: str) -> str:
+    """Return the route that *path* belongs to, its variable part left out."""
+    if path in ROUTES:
+        return path
+    family = next((f for f in _FAMILIES if path.startswith(f)), None)
+    return f"{family}{{id}}" if family else "other"
+
+
+class _EngineGauges(Collector):
+    """Reads the engines' gauges at the moment they are asked for."""
+
+    def __init__(self, read: Callable[[], Mapping[str, float]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        for name, value in self._read().items():
+            if _GAUGE_NAME.fullmatch(name):
+                help_text = f"The engines' {name.replace('_', ' ')}, summed."
+                yield GaugeMetricFamily(f"elision_engine_{name}", help_text, value=value)
+
+
+class Metrics:
+    """Counters and histograms of one application, in a registry of its own."""
+
+    def __init__(self, engine_gauges: Callable[[], Mapping[str, float]] = dict) -> None:
+        """Set up the metrics.
+
+        Args:
+            engine_gauges: Called at every scrape for the engines' own gauges.
+        """
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        registry.register(_EngineGauges(engine_gauges))
+        self.requests = Counter(
+            "elision_requests", "Requests ended.", ["route", "status"], registry=registry
+        )
+        self.failures = Counter(
+            "elision_failures", "Requests that an error ended.", ["error"], registry=registry
+        )
+        self.in_flight = Gauge(
+            "elision_requests_in_flight", "Requests begun.", ["route"], registry=registry
+        )
+        self.seconds = Histogram(
+            "elision_request_seconds", "Time of a request.", ["route"], registry=registry
+        )
+        self.tokens = Counter("elision_tokens", "Tokens.", ["kind"], registry=registry)
+        self.first_token = Histogram(
+            "elision_time_to_first_token_seconds",
+            "Time from a request's arrival to the first piece of its reply.",
+            buckets=_FIRST_BUCKETS,
+            registry=registry,
+        )
+        self.gap = Histogram(
+            "elision_inter_token_seconds",
+            "Time between two pieces of a reply; a piece is one token unless text was held back.",
+            buckets=_GAP_BUCKETS,
+            registry=registry,
+        )
+
+    async def watch(self, deltas: AsyncIterator[Delta], began: float) -> AsyncIterator[Delta]:
+        """Pass *deltas* on, timed and counted.
+
+        Args:
+            deltas: One request's reply; closed when this is.
+            began: When the request arrived, by `time.perf_counter`.
+        """
+        last, timer = began, self.first_token
+        async with aclosing(deltas) as source:  # type: ignore[type-var] # generators all
+            async for delta in source:
+                if delta.text:
+                    now = time.perf_counter()
+                    timer.observe(now - last)
+                    last, timer = now, self.gap
+                if delta.usage is not None:
+                    self.tokens.labels("prompt").inc(delta.usage.prompt_tokens)
+                    self.tokens.labels("completion").inc(delta.usage.completion_tokens)
+                yield delta
+
+    def expose(self) -> bytes:
+        """Return everything in Prometheus's text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,123 @@
+"""From a request for text to its response: the road that chats and completions share."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+from starlette.responses import Response
+
+from elision.contract import Completion, Delta, Usage, collect
+from elision.errors import PermissionDeniedError
+from elision.middleware.gateway.body import read_json
+from elision.middleware.gateway.service import Service, service_of, tenant_of
+from elision.middleware.gateway.streaming import EventStream, events, until_gone
+from elision.middleware.rendering import Chunks, Head
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from elision.middleware.wire import Parsed
+
+
+class Whole(Protocol):
+    """Renders a whole reply."""
+
+    def __call__(self, head: Head, completion: Completion, *, logprobs: bool) -> dict[str, Any]:
+        """Return the body."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What tells one endpoint from the other.
+
+    Attributes:
+        prefix: Of its replies' ids.
+        parse: Reads its bodies.
+        chunks: Renders its streams.
+        whole: Renders its whole replies.
+    """
+
+    prefix: str
+    parse: Callable[[object], Parsed]
+    chunks: Callable[[Head], Chunks]
+    whole: Whole
+
+
+async def reply(request: Request, shape: Shape) -> Response:
+    """Answer *request* in *shape*.
+
+    Raises:
+        ElisionError: Whatever stands against it, before a byte of the response was sent.
+        ClientDisconnect: If the client left.
+    """
+    began = time.perf_counter()
+    service = service_of(request)
+    parsed = shape.parse(await read_json(request, service.settings.body_limit_bytes))
+    tenant = _tenant(request, parsed)
+    head = _head(service, shape, parsed)
+    deltas = service.metrics.watch(in_turn(service, parsed, tenant), began)
+    if parsed.stream:
+        return EventStream(events(deltas, shape.chunks(head)))
+    asked = time.perf_counter()
+    completion = await until_gone(request.receive, collect(deltas))
+    answered = time.perf_counter()
+    body = shape.whole(head, completion, logprobs=parsed.request.logprobs is not None)
+    data = orjson.dumps(body)
+    overhead_ms = (time.perf_counter() - answered + asked - began) * 1e3
+    headers = {"x-elision-overhead-ms": f"{overhead_ms:.3f}"}
+    return Response(data, headers=headers, media_type="application/json")
+
+
+async def in_turn(service: Service, parsed: Parsed, tenant: str) -> AsyncIterator[Delta]:
+    """Yield the replies to every prompt, one prompt after the other, as one reply.
+
+    In turn, because prompts side by side would take the queue's places from other callers.
+    The choices of prompt ``i`` are numbered from ``i * n``; usage is summed.
+    """
+    usage, reports = Usage(), []
+    for index, request in enumerate(parsed.requests):
+        run = service.pipeline.run(request, tenant=tenant)
+        async with aclosing(run) as deltas:
+            async for delta in deltas:
+                usage = _sum(usage, delta.usage)
+                reports += [delta.report] if delta.report is not None else []
+                choice = delta.choice + index * request.n
+                yield replace(delta, choice=choice, usage=None, report=None)
+    report = reports[0] if len(reports) == 1 else {"requests": reports}
+    yield Delta(usage=usage, report=report)
+
+
+def _sum(usage: Usage, more: Usage | None) -> Usage:
+    if more is None:
+        return usage
+    return Usage(
+        prompt_tokens=usage.prompt_tokens + more.prompt_tokens,
+        completion_tokens=usage.completion_tokens + more.completion_tokens,
+    )
+
+
+def _tenant(request: Request, parsed: Parsed) -> str:
+    tenant = tenant_of(request)
+    if parsed.request.options.get("tenant", tenant) != tenant:
+        raise PermissionDeniedError(
+            "'elision.tenant' is not the tenant that this key is bound to; leave it out"
+        )
+    return tenant
+
+
+def _head(service: Service, shape: Shape, parsed: Parsed) -> Head:
+    return Head(
+        id=shape.prefix + uuid.uuid4().hex,
+        created=int(time.time()),
+        model=parsed.request.model,
+        fingerprint=service.fingerprint,
+        usage=parsed.include_usage,
+        report=parsed.report,
+    )

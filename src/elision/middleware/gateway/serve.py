@@ -1,0 +1,165 @@
+"""A process that serves the application: where it listens, what it says, how it ends."""
+
+from __future__ import annotations
+
+import logging.config
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from elision.errors import ConfigError
+from elision.middleware.gateway.app import create_app
+from elision.middleware.gateway.auth import is_loopback
+
+if TYPE_CHECKING:
+    from elision.middleware.pipeline import Pipeline
+    from elision.settings import Settings
+
+GRACE_S = 10
+"""How long streams may run on after a signal to stop."""
+
+IDLE_S = 30
+"""How long an idle connection is kept; longer than client pools do, so they never meet a close."""
+
+_LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+        "elision": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+    },
+}
+
+
+class Listener(uvicorn.Server):
+    """A server on a port that is already its own. Lives until it is told to stop.
+
+    Attributes:
+        url: Where it answers, with the port that was chosen if 0 was asked for.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: Settings,
+        *,
+        announce: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        """Take the port.
+
+        Args:
+            pipeline: What answers; closed at the end.
+            settings: Where to listen, and for whom.
+            announce: Told where it listens, once it does.
+
+        Raises:
+            ConfigError: If the address is open to others and no key is set, or is not to be had.
+        """
+        check_exposure(settings)
+        config = uvicorn.Config(
+            create_app(pipeline, settings),
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,  # its lines carry whole paths; the boundary writes its own
+            server_header=False,
+            timeout_keep_alive=IDLE_S,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        super().__init__(config)
+        self._announce = announce
+        self._socket = _bind(settings.host, settings.port)
+        self.url = _url(self._socket)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until told to stop; call it once."""
+        try:
+            super().run(sockets=sockets or [self._socket])
+        finally:
+            self._socket.close()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, then say so."""
+        await super().startup(sockets=sockets)
+        self._announce(self.url)
+
+
+def serve(
+    pipeline: Pipeline, settings: Settings, *, announce: Callable[[str], None] = print
+) -> None:
+    """Serve *pipeline* until SIGINT or SIGTERM, then let streams end and close it.
+
+    To be called from the main thread, the only one that receives signals.
+
+    Args:
+        pipeline: What answers.
+        settings: Where to listen, and for whom.
+        announce: Told the address and a command to try it.
+
+    Raises:
+        ConfigError: As in `Listener`.
+    """
+    logging.config.dictConfig(_LOGGING)
+    model = next(iter(pipeline.models()), settings.model)
+
+    def greet(url: str) -> None:
+        announce(greeting(url, model, keyed=settings.api_key is not None))
+
+    with _signals_ignored_afterwards():
+        Listener(pipeline, settings, announce=greet).run()
+
+
+def greeting(url: str, model: str, *, keyed: bool) -> str:
+    """Return what is said once the server listens: the address, and one command to try it."""
+    key = "  -H 'authorization: Bearer '\"$ELISION_API_KEY\" \\\n" if keyed else ""
+    return (
+        f"Elision listens on {url}\n\n"
+        f"curl {url}/v1/chat/completions -H 'content-type: application/json' \\\n{key}"
+        f'  -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}\'\n'
+    )
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raise `ConfigError` if others could reach the server and no key is asked for."""
+    if is_loopback(settings.host) or settings.api_key is not None or settings.allow_open:
+        return
+    raise ConfigError(
+        f"{settings.host!r} can be reached from other machines and no key is set; set "
+        "ELISION_API_KEY, listen on 127.0.0.1, or set ELISION_ALLOW_OPEN=true"
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as exc:
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({exc.strerror}); "
+            "choose another port, or 0 for any that is free"
+        ) from exc
+
+
+def _url(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def _signals_ignored_afterwards() -> Iterator[None]:
+    """Keep uvicorn, which raises the signal again after its shutdown, from killing the process."""
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = {stop: signal.signal(stop, lambda *_: None) for stop in stops}
+    try:
+        yield
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)

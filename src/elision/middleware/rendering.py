@@ -1,0 +1,239 @@
+"""Replies in OpenAI's shapes: ``chat.completion``, its chunks, and ``text_completion``.
+
+Objects come out as plain dicts, ready for any JSON writer. A reply's chunks share id, time and
+model; the ``elision`` report stands in the last one, if the caller asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from elision.contract import Alternative, Choice, Completion, Delta, TokenLogprob, Usage
+
+LOGPROB_FLOOR = -9999.0
+"""Stands for the logarithm of nought, which JSON cannot write; OpenAI's own value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What every object of one reply repeats, and what the caller asked to see in it.
+
+    Attributes:
+        id: The reply's id.
+        created: Seconds since 1970.
+        model: As the caller wrote it.
+        fingerprint: Which server wrote it.
+        usage: Whether a streamed reply ends with its usage.
+        report: Whether it says what ran.
+    """
+
+    id: str
+    created: int
+    model: str
+    fingerprint: str
+    usage: bool = False
+    report: bool = False
+
+    def object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return one object of the reply."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+            "choices": choices,
+        }
+
+    def whole(
+        self, kind: str, choices: list[dict[str, Any]], completion: Completion
+    ) -> dict[str, Any]:
+        """Return the one object of a reply that is not streamed."""
+        body = self.object(kind, choices) | {"usage": usage_object(completion.usage)}
+        return body | {"elision": dict(completion.report)} if self.report else body
+
+
+class Chunks(Protocol):
+    """Turns one reply's deltas into the chunks of its stream. Lives as long as the stream."""
+
+    def of(self, delta: Delta) -> list[dict[str, Any]]:
+        """Return the chunks that *delta* becomes; none if nothing of it is for the caller."""
+        ...
+
+    def tail(self) -> list[dict[str, Any]]:
+        """Return what follows the last delta: usage and report, each if asked for."""
+        ...
+
+
+class _Chunks:
+    kind = ""
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._usage = Usage()
+        self._report: Mapping[str, Any] = {}
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        chunk = self._head.object(self.kind, choices)
+        return chunk | {"usage": None} if self._head.usage else chunk
+
+    def _note(self, delta: Delta) -> bool:
+        """Keep usage and report; say whether anything else is left."""
+        self._usage = delta.usage or self._usage
+        self._report = delta.report or self._report
+        return bool(delta.text or delta.logprobs or delta.finish)
+
+    def tail(self) -> list[dict[str, Any]]:
+        """Return what follows the last delta: usage and report, each if asked for."""
+        if not (self._head.usage or self._head.report):
+            return []
+        last = self._head.object(self.kind, [])
+        if self._head.usage:
+            last["usage"] = usage_object(self._usage)
+        if self._head.report:
+            last["elision"] = dict(self._report)
+        return [last]
+
+
+class ChatChunks(_Chunks):
+    """Chunks of ``chat.completion``: the role first, then one chunk per delta."""
+
+    kind = "chat.completion.chunk"
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self._opened: set[int] = set()
+
+    def of(self, delta: Delta) -> list[dict[str, Any]]:
+        """Return the chunks that *delta* becomes."""
+        if not self._note(delta):
+            return []
+        chunks = []
+        if delta.choice not in self._opened:
+            self._opened.add(delta.choice)
+            opening = {"role": "assistant", "content": "", "refusal": None}
+            chunks.append(self._piece(Delta(choice=delta.choice), opening))
+        if delta.text or delta.logprobs:
+            chunks.append(self._piece(delta, {"content": delta.text}))
+        else:
+            chunks.append(self._piece(delta, {}))
+        return chunks
+
+    def _piece(self, delta: Delta, content: dict[str, Any]) -> dict[str, Any]:
+        choice = {
+            "index": delta.choice,
+            "delta": content,
+            "logprobs": chat_logprobs(delta.logprobs) if delta.logprobs else None,
+            "finish_reason": delta.finish,
+        }
+        return self._chunk([choice])
+
+
+class TextChunks(_Chunks):
+    """Chunks of ``text_completion``: whole objects, each with its piece of the text."""
+
+    kind = "text_completion"
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self._offsets: dict[int, int] = {}
+
+    def of(self, delta: Delta) -> list[dict[str, Any]]:
+        """Return the chunks that *delta* becomes."""
+        if not self._note(delta):
+            return []
+        offset = self._offsets.get(delta.choice, 0)
+        self._offsets[delta.choice] = offset + sum(len(item.token) for item in delta.logprobs)
+        logprobs = text_logprobs(delta.logprobs, offset) if delta.logprobs else None
+        return [self._chunk([_text_choice(delta.choice, delta.text, delta.finish, logprobs)])]
+
+
+def chat_completion(head: Head, completion: Completion, *, logprobs: bool) -> dict[str, Any]:
+    """Return the body of a chat's reply; *logprobs* says whether they were asked for."""
+    choices = [_chat_choice(choice, logprobs) for choice in completion.choices]
+    return head.whole("chat.completion", choices, completion)
+
+
+def text_completion(head: Head, completion: Completion, *, logprobs: bool) -> dict[str, Any]:
+    """Return the body of a completion's reply; *logprobs* says whether they were asked for."""
+    choices = [
+        _text_choice(
+            choice.index,
+            choice.text,
+            choice.finish,
+            text_logprobs(choice.logprobs, 0) if logprobs else None,
+        )
+        for choice in completion.choices
+    ]
+    return head.whole("text_completion", choices, completion)
+
+
+def usage_object(usage: Usage) -> dict[str, int]:
+    """Return *usage* as OpenAI writes it."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def chat_logprobs(items: tuple[TokenLogprob, ...]) -> dict[str, Any]:
+    """Return the log-probabilities of a chat's tokens."""
+    return {"content": [_chat_token(item) for item in items], "refusal": None}
+
+
+def text_logprobs(items: tuple[TokenLogprob, ...], offset: int) -> dict[str, Any]:
+    """Return the log-probabilities of a completion's tokens.
+
+    Args:
+        items: The tokens; one without log-probability (NaN, a prompt's first) gets null.
+        offset: Characters of the reply before the first of them.
+    """
+    offsets = []
+    for item in items:
+        offsets.append(offset)
+        offset += len(item.token)
+    return {
+        "tokens": [item.token for item in items],
+        "token_logprobs": [_finite(item.logprob) for item in items],
+        "top_logprobs": [_ranking(item) for item in items],
+        "text_offset": offsets,
+    }
+
+
+def _chat_choice(choice: Choice, logprobs: bool) -> dict[str, Any]:
+    return {
+        "index": choice.index,
+        "message": {"role": "assistant", "content": choice.text, "refusal": None},
+        "logprobs": chat_logprobs(choice.logprobs) if logprobs else None,
+        "finish_reason": choice.finish,
+    }
+
+
+def _text_choice(
+    index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None
+) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+
+
+def _chat_token(item: TokenLogprob) -> dict[str, Any]:
+    return _token(item) | {"top_logprobs": [_token(other) for other in item.top]}
+
+
+def _token(item: TokenLogprob | Alternative) -> dict[str, Any]:
+    return {"token": item.token, "logprob": _finite(item.logprob), "bytes": list(item.data)}
+
+
+def _ranking(item: TokenLogprob) -> dict[str, float | None] | None:
+    """Return the alternatives and the token itself, best first; null without log-probability."""
+    if _finite(item.logprob) is None:
+        return None
+    ranking = {other.token: _finite(other.logprob) for other in reversed(item.top)}
+    ranking.setdefault(item.token, _finite(item.logprob))
+    return dict(sorted(ranking.items(), key=lambda pair: -(pair[1] or 0.0)))
+
+
+def _finite(logprob: float) -> float | None:
+    return None if logprob != logprob else max(logprob, LOGPROB_FLOOR)
