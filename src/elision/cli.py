@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,15 +66,14 @@ def serve(
 ) -> None:
     """Serve an OpenAI-compatible endpoint."""
     from elision.middleware.assembly import assemble
-    from elision.middleware.gateway.serve import check_binding
+    from elision.middleware.gateway.serve import check_exposure
     from elision.middleware.gateway.serve import serve as run
 
     settings = _settings(
         host=host, port=port, model=model, profile=profile, home=home, tenant=tenant,
         upstream=upstream, allow_open=allow_open,
     )  # fmt: skip
-    check_binding(settings)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    check_exposure(settings)
     with _progress() as progress:
         pipeline = assemble(settings, progress=progress)
     run(pipeline, settings)

@@ -1,0 +1,1 @@
+"""One file per bench; each has a ``measure(setup)`` that yields figures."""
