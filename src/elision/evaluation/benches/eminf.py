@@ -11,8 +11,8 @@ from torch import Tensor
 from elision.contract import Context, Here, Recipe
 from elision.evaluation.bench import Setup
 from elision.evaluation.figures import Figure, Goal, of
-from elision.middleware.interventions.entropy import EntropyMinimisation, TargetEntropy
 from elision.lexicon import TokenizerLexicon
+from elision.middleware.interventions.entropy import EntropyMinimisation, TargetEntropy
 
 VOCAB = 151_936
 THREADS = 2

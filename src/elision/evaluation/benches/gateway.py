@@ -50,19 +50,22 @@ def measure(setup: Setup) -> Iterator[Figure]:
 
 def _race(setup: Setup, n_tokens: int, n_runs: int) -> tuple[list[Timing], list[Timing]]:
     direct, through = list[Timing](), list[Timing]()
-    with tempfile.TemporaryDirectory() as home, _served(setup, Path(home)) as (pipeline, url):
-        with _client(url, setup.settings.model, n_tokens) as (ask, answers):
-            for run in range(-1, n_runs):
-                prompt = PROMPTS[run % len(PROMPTS)]
-                pair = {}
-                for side in ("direct", "through") if run % 2 else ("through", "direct"):
-                    if side == "direct":
-                        pair[side] = asyncio.run(_direct(pipeline, prompt, n_tokens))
-                    else:
-                        pair[side] = _through(ask, answers, prompt)
-                if run >= 0:  # the first round warms both
-                    direct.append(pair["direct"])
-                    through.append(pair["through"])
+    with (
+        tempfile.TemporaryDirectory() as home,
+        _served(setup, Path(home)) as (pipeline, url),
+        _client(url, setup.settings.model, n_tokens) as (ask, answers),
+    ):
+        for run in range(-1, n_runs):
+            prompt = PROMPTS[run % len(PROMPTS)]
+            pair: dict[str, Timing] = {}
+            for side in ("direct", "through") if run % 2 else ("through", "direct"):
+                if side == "direct":
+                    pair[side] = asyncio.run(_direct(pipeline, prompt, n_tokens))
+                else:
+                    pair[side] = _through(ask, answers, prompt)
+            if run >= 0:  # the first round warms both
+                direct.append(pair["direct"])
+                through.append(pair["through"])
     return direct, through
 
 
