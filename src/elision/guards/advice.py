@@ -5,25 +5,20 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import TypedDict
 
-from elision.guards.normal import N
+from elision.guards.normal import SEP, N
+from elision.guards.phrases import Pattern, patterns
 from elision.guards.targets import ForgetTarget, Phrase
 
 FEW_LETTERS = 6
 """Forms below this length are mostly ordinary words (guard.md 1.6.3)."""
 FEW_UNSPACED = 3
 """Likewise in scripts without spaces, where every match is inside a run of text."""
-BOUNDED_LETTERS = 8
-"""Forms up to this length match between word boundaries unless the phrase says otherwise."""
 
-# Han, kana, Thai, Lao, Myanmar, Khmer: written without spaces, so without word boundaries.
-_UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-    r"\uf900-\ufaff\U00020000-\U0003ffff]"
-)
 # Marks whose loss is a matter of spelling: Latin, Greek and Cyrillic accents, selectors.
 _ACCENTS = re.compile(
     r"[\u0300-\u036f\u0483-\u0489\u180b-\u180f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff"
@@ -71,27 +66,27 @@ def common_words() -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def _word_list() -> str:
-    return "\n".join(sorted(common_words()))
+    # Two line ends between words, so that no pattern of several words fits across them.
+    return "\n" + "\n\n".join(sorted(common_words())) + "\n"
 
 
 def _of(phrase: Phrase, form: str, first: int, index: int) -> Iterator[tuple[str, str]]:
     """Yield code and message of what is remarkable about one phrase of normal form *form*."""
-    unspaced = bool(_UNSPACED.search(form))
-    bounded = _is_bounded(phrase, form, unspaced=unspaced)
     if first != index:
         yield "duplicate", f"it has the same normal form as phrases[{first}]; one of them will do"
-    if len(form) < (FEW_UNSPACED if unspaced else FEW_LETTERS):
-        yield "few_letters", _few(len(form), bounded=bounded)
+    found = patterns(phrase)
+    if len(form) < FEW_LETTERS and not (_is_unspaced(phrase) and len(form) >= FEW_UNSPACED):
+        yield "few_letters", _few(len(form), bounded=found[0].form != "N")
     if form in common_words():
         yield (
             "common_word",
             "it is one of the 2,000 commonest English words and will be missed in many answers",
         )
-    elif not bounded and form in _word_list():
+    elif any(map(_meets_common_word, found)):
         yield (
             "inside_common_word",
             "it matches inside one of the 2,000 commonest English words; "
-            "set boundary to yes to match it between word boundaries only",
+            "set boundary to yes and beta to 1 to match it as a whole only",
         )
     if not phrase.text.isascii() and _loses_sounds(phrase.text):
         yield (
@@ -101,10 +96,14 @@ def _of(phrase: Phrase, form: str, first: int, index: int) -> Iterator[tuple[str
         )
 
 
-def _is_bounded(phrase: Phrase, form: str, *, unspaced: bool) -> bool:
-    if phrase.boundary != "auto":
-        return phrase.boundary == "yes"
-    return len(form) <= BOUNDED_LETTERS and not unspaced
+def _is_unspaced(phrase: Phrase) -> bool:
+    """Return whether the phrase's script has no word boundaries to ask for."""
+    return patterns(replace(phrase, boundary="yes"))[0].form == "N"
+
+
+def _meets_common_word(pattern: Pattern) -> bool:
+    end = "\n" if pattern.closed else ""
+    return pattern.text.replace(SEP, "\n") + end in _word_list()
 
 
 def _few(n_letters: int, *, bounded: bool) -> str:

@@ -66,7 +66,7 @@ def told() -> Iterator[None]:
 
 def _reason(exc: Exception) -> str:
     """Name a database's error: SQLite's words tell tables and columns, never values."""
-    origin = getattr(exc, "orig", None)
+    origin = getattr(exc, "orig", exc)
     return str(origin) if isinstance(origin, sqlite3.Error) else type(exc).__name__
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -40,6 +40,8 @@ MAX_PHRASES = 50_000
 class Phrase:
     """A text that must not be emitted, in any spelling of the same normal form.
 
+    Its ``repr`` leaves the text out, so that no log line has it by accident.
+
     Attributes:
         text: The phrase as written by the operator.
         mode: ``hard`` forbids its completion; ``soft`` makes it unlikely.
@@ -49,7 +51,7 @@ class Phrase:
             of which not even the greater part may leave.
     """
 
-    text: str
+    text: str = field(repr=False)
     mode: Mode = "hard"
     boundary: Boundary = "auto"
     allow_echo: bool = False
@@ -73,9 +75,11 @@ class Phrase:
                 f"{where} is {kind_of(body)}; write a string, or an object with a text",
                 param=where,
             )
-        check_keys(body, [field.name for field in fields(cls)], where)
+        check_keys(body, [f.name for f in fields(cls)], where)
         if "text" not in body:
-            raise TargetError(f"{where}.text is missing; write the phrase there", param=where)
+            raise TargetError(
+                f"{where}.text is missing; write the phrase there", param=f"{where}.text"
+            )
         return cls(**body)
 
     def to_body(self) -> dict[str, Any]:
@@ -107,7 +111,7 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetTarget:
-    """A subject to be suppressed at inference time.
+    """A subject to be suppressed at inference time; its ``repr`` leaves every word of it out.
 
     Attributes:
         id: Given by the register; empty before registration.
@@ -123,12 +127,12 @@ class ForgetTarget:
         revoked_at: Likewise; None while active.
     """
 
-    title: str
-    phrases: tuple[Phrase, ...]
+    title: str = field(repr=False)
+    phrases: tuple[Phrase, ...] = field(repr=False)
     id: str = ""
     tenant: str = "default"
     kind: Kind = "string"
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = field(default=(), repr=False)
     action: Action = "restrict"
     status: Status = "active"
     created_at: float = 0.0
@@ -154,9 +158,11 @@ class ForgetTarget:
             raise PermissionDeniedError(
                 "the body names another tenant than the key is bound to; leave tenant out"
             )
+        if "title" not in body:
+            raise TargetError("title is missing; write what to call the target", param="title")
         phrases = enumerate(items_of(body, "phrases"))
         target = cls(
-            title=body.get("title", ""),
+            title=body["title"],
             tenant=tenant,
             names=items_of(body, "names"),
             phrases=tuple(Phrase.from_body(item, f"phrases[{n}]") for n, item in phrases),

@@ -1,0 +1,428 @@
+"""The register keeps what it acknowledged, tells every process of it, and mixes no tenants."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from sqlalchemy import create_engine, insert, select, text
+
+from elision.errors import GuardError, NotFoundError, TargetError
+from elision.guards.register import Register, Registered
+from elision.guards.schema import changes, row_of, targets
+from elision.guards.targets import ForgetTarget, Phrase
+
+SECRET = "Zyxwv Qponm"
+TENANTS = ("default", "a", "B.2")
+
+
+def target(text: str = SECRET, *, tenant: str = "default") -> ForgetTarget:
+    return ForgetTarget(title="A title", phrases=(Phrase(text=text),), tenant=tenant)
+
+
+@pytest.fixture
+def register(tmp_path: Path) -> Iterator[Register]:
+    with Register.open(tmp_path / "state") as register:
+        yield register
+
+
+# --- Laws ----------------------------------------------------------------------------------------
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """Any order of changes, read through two registers on one file, against plain lists."""
+
+    added = Bundle("added")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.one = Register.open(Path(self.folder.name))
+        self.other = Register.open(Path(self.folder.name))
+        self.kept: dict[str, list[ForgetTarget]] = {tenant: [] for tenant in TENANTS}
+        self.n_changes = dict.fromkeys(TENANTS, 0)
+
+    def teardown(self) -> None:
+        self.one.close()
+        self.other.close()
+        self.folder.cleanup()
+
+    @rule(
+        target=added,
+        tenant=st.sampled_from(TENANTS),
+        text=st.text("abc XYZé漢\0'\"\\", min_size=1).filter(lambda t: any(map(str.isalpha, t))),
+        beta=st.sampled_from([1.0, 0.6]),
+        names=st.lists(st.just("N. ame"), max_size=1).map(tuple),
+    )
+    def add(self, tenant: str, text: str, beta: float, names: tuple[str, ...]) -> tuple[str, str]:
+        phrase = Phrase(text=text, beta=beta, allow_echo=beta < 1)
+        given = ForgetTarget(title="t", tenant=tenant, phrases=(phrase,), names=names)
+        made = self.one.add(given)
+        self.n_changes[tenant] += 1
+        assert made.epoch == self.n_changes[tenant]
+        assert replace(made.target, id="", created_at=0.0) == given
+        self.kept[tenant].append(made.target)
+        return tenant, made.target.id
+
+    @rule(key=added, through=st.sampled_from(["one", "other"]))
+    def revoke(self, key: tuple[str, str], through: str) -> None:
+        tenant, target_id = key
+        old = next(t for t in self.kept[tenant] if t.id == target_id)
+        epoch = getattr(self, through).revoke(tenant, target_id)
+        if old.status == "active":
+            self.n_changes[tenant] += 1
+            new = self.one.get(tenant, target_id)
+            assert new.revoked_at is not None
+            assert new == replace(old, status="revoked", revoked_at=new.revoked_at)
+            self.kept[tenant][self.kept[tenant].index(old)] = new
+        assert epoch == self.n_changes[tenant]
+
+    @rule(key=added)
+    def no_other_tenant_reaches_it(self, key: tuple[str, str]) -> None:
+        tenant, target_id = key
+        for stranger in {*TENANTS, "nobody"} - {tenant}:
+            with pytest.raises(NotFoundError):
+                self.one.get(stranger, target_id)
+            with pytest.raises(NotFoundError):
+                self.one.revoke(stranger, target_id)
+
+    @invariant()
+    def both_registers_show_what_was_done(self) -> None:
+        for tenant in TENANTS:
+            everything = tuple(self.kept[tenant])
+            standing = tuple(t for t in everything if t.status == "active")
+            for register in (self.one, self.other):
+                assert register.epoch(tenant) == self.n_changes[tenant]
+                assert register.list(tenant, include_revoked=True) == everything
+                assert register.list(tenant) == standing
+                assert register.active(tenant) == standing
+
+
+TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory.settings = settings(max_examples=15, stateful_step_count=15)
+
+
+def test_ids_differ_sort_by_time_and_cannot_be_guessed(register: Register) -> None:
+    ids = []
+    for _ in range(20):
+        ids.append(register.add(target()).target.id)
+        time.sleep(0.002)
+    assert ids == sorted(set(ids))
+    assert all(len(i) == 23 and i.startswith("ft_") for i in ids)
+    assert len({i[-11:] for i in ids}) == len(ids)
+
+
+def test_active_is_the_same_object_until_something_changes(register: Register) -> None:
+    first = register.add(target()).target
+    before = register.active("default")
+    assert register.active("default") is before
+    register.add(target(tenant="a"))
+    assert register.active("default") is before
+    register.revoke("default", first.id)
+    assert register.active("default") == ()
+
+
+def test_more_tenants_than_are_kept_in_memory_stay_apart(register: Register) -> None:
+    for n in range(70):
+        register.add(target(tenant=f"t{n}"))
+    for n in (*range(70), 0):
+        [found] = register.active(f"t{n}")
+        assert found.tenant == f"t{n}"
+
+
+def test_every_change_is_on_record_with_who_and_when(register: Register, tmp_path: Path) -> None:
+    made = register.add(target(), actor="dana").target
+    register.revoke("default", made.id, reason="case closed", actor="eli")
+    register.revoke("default", made.id, reason="again", actor="eli")
+    engine = create_engine(f"sqlite:///{tmp_path}/state/register.db")
+    with engine.connect() as connection:
+        rows = [row._asdict() for row in connection.execute(select(changes))]
+    engine.dispose()
+    assert [(r["epoch"], r["action"], r["actor"], r["reason"]) for r in rows] == [
+        (1, "add", "dana", None),
+        (2, "revoke", "eli", "case closed"),
+    ]
+    assert {(r["tenant"], r["target"]) for r in rows} == {("default", made.id)}
+    assert rows[0]["at"] == made.created_at
+    assert rows[1]["at"] == register.get("default", made.id).revoked_at
+
+
+def test_the_answer_on_the_wire_has_id_status_epoch_and_warnings(register: Register) -> None:
+    made = register.add(target("male"))
+    body = made.to_body()
+    assert [w["code"] for w in body.pop("warnings")] == ["few_letters", "common_word"]
+    assert body == {"id": made.target.id, "status": "active", "epoch": 1}
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+def test_an_unknown_id_is_not_found_and_not_repeated(register: Register) -> None:
+    for unknown in ("ft_" + "0" * 20, SECRET, "", "\ud800"):
+        for call in (register.get, register.revoke):
+            with pytest.raises(NotFoundError) as caught:
+                call("default", unknown)
+            assert str(caught.value) == "this tenant has no forget target of that id"
+            assert (caught.value.status, caught.value.code) == (404, "target_not_found")
+
+
+def test_what_cannot_be_kept_changes_nothing(register: Register) -> None:
+    made = register.add(target()).target
+    wrong: list[tuple[str, Callable[[], object]]] = [
+        ("id is given by the register; leave it empty", lambda: register.add(made)),
+        (
+            "actor is empty; write at least one character",
+            lambda: register.add(target(), actor=""),
+        ),
+        (
+            "reason has 1001 characters, at most 1000 are possible; shorten it",
+            lambda: register.revoke("default", made.id, reason="x" * 1001),
+        ),
+        (
+            "actor holds line breaks or control characters; write one line of plain text",
+            lambda: register.revoke("default", made.id, actor="a\nb"),
+        ),
+        (
+            "phrases[0].text is empty; write at least one character",
+            lambda: register.add(target("")),
+        ),
+    ]
+    for message, call in wrong:
+        with pytest.raises(TargetError) as caught:
+            call()
+        assert str(caught.value) == message
+    assert register.list("default") == (made,)
+    assert register.epoch("default") == 1
+
+
+def test_a_failing_change_leaves_neither_row_nor_epoch_nor_words(
+    register: Register, tmp_path: Path
+) -> None:
+    register.add(target())
+    with sqlite3.connect(tmp_path / "state" / "register.db") as direct:
+        direct.execute("DROP TABLE changes")
+    direct.close()
+    with pytest.raises(GuardError) as caught:
+        register.add(target(tenant="a"))
+    assert str(caught.value) == "the register's database failed: no such table: changes"
+    assert SECRET not in f"{caught.value.__cause__}"
+    assert register.epoch("a") == 0
+    assert register.list("a") == ()
+
+
+def test_the_databases_own_message_hides_what_was_to_be_kept(register: Register) -> None:
+    made = register.add(target()).target
+    with pytest.raises(GuardError) as caught, register._writing() as connection:
+        connection.execute(insert(targets), row_of(made) | {"epoch": 2})
+    assert str(caught.value).endswith("UNIQUE constraint failed: targets.id")
+    assert SECRET not in f"{caught.value.__cause__}"
+
+
+def test_a_closed_register_says_so(tmp_path: Path) -> None:
+    register = Register.open(tmp_path)
+    register.close()
+    register.close()
+    for call in (register.epoch, register.list, register.active):
+        with pytest.raises(GuardError, match="the register is closed; open it again"):
+            call("default")
+
+
+# --- Threads, processes, crashes -----------------------------------------------------------------
+
+
+def test_threads_get_epochs_of_their_own(register: Register) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda n: register.add(target(f"phrase {n}")), range(80)))
+    assert sorted(m.epoch for m in made) == list(range(1, 81))
+    in_order = sorted(made, key=lambda m: m.epoch)
+    assert register.list("default") == tuple(m.target for m in in_order)
+
+
+def test_a_reader_never_sees_targets_older_than_the_epoch_it_read_before(
+    register: Register,
+) -> None:
+    done = threading.Event()
+
+    def write() -> None:
+        for n in range(100):
+            register.add(target(f"phrase {n}"))
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        epoch = register.epoch("default")
+        assert len(register.active("default")) >= epoch
+    writer.join()
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from elision.guards.register import Register
+from elision.guards.targets import ForgetTarget, Phrase
+
+register = Register.open(Path(sys.argv[1]))
+print("ready", flush=True)
+for line in sys.stdin:
+    n = int(line)
+    while n:
+        made = register.add(ForgetTarget(title="t", phrases=(Phrase(text=f"phrase {n}"),)))
+        print(made.target.id, flush=True)
+        n -= 1
+"""
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Return what starts a process that adds as many targets as it is told (-1: without end)."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(tmp_path / "state")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def _tell(process: subprocess.Popen[str], n: int) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{n}\n")
+    process.stdin.flush()
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_another_processs_change_is_seen_at_the_next_call(
+    register: Register, writer: Callable[[], subprocess.Popen[str]]
+) -> None:
+    other = writer()
+    assert _line(other) == "ready"
+    for n in range(1, 11):
+        assert register.epoch("default") == n - 1
+        _tell(other, 1)
+        target_id = _line(other)
+        assert register.epoch("default") == n
+        assert register.active("default")[-1].id == target_id
+
+
+def test_what_was_acknowledged_survives_a_kill_at_any_moment(
+    tmp_path: Path, writer: Callable[[], subprocess.Popen[str]]
+) -> None:
+    chance, acknowledged = random.Random(7), list[str]()
+    for _ in range(5):
+        process = writer()
+        assert _line(process) == "ready"
+        _tell(process, -1)
+        acknowledged.append(_line(process))
+        time.sleep(chance.uniform(0, 0.15))
+        process.kill()
+        rest, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        acknowledged += [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
+    with Register.open(tmp_path / "state") as register:
+        kept = [found.id for found in register.list("default")]
+        assert {line.strip() for line in acknowledged} <= set(kept)
+        assert len(kept) - len(acknowledged) <= 5  # one per kill: kept, but not yet told
+        assert register.epoch("default") == len(kept)
+        register.add(target())
+    with sqlite3.connect(tmp_path / "state" / "register.db") as direct:
+        assert direct.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert direct.execute("SELECT count(*) FROM changes").fetchone() == (len(kept) + 1,)
+    direct.close()
+
+
+def test_processes_that_open_a_new_register_at_once_all_get_it(
+    tmp_path: Path, writer: Callable[[], subprocess.Popen[str]]
+) -> None:
+    processes = [writer() for _ in range(5)]
+    assert [_line(process) for process in processes] == ["ready"] * 5
+    for process in processes:
+        _tell(process, 3)
+    ids = {_line(process) for process, _ in itertools.product(processes, range(3))}
+    with Register.open(tmp_path / "state") as register:
+        assert {found.id for found in register.list("default")} == ids
+        assert register.epoch("default") == 15
+
+
+# --- Size and speed ------------------------------------------------------------------------------
+
+
+def _p50_us(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(201):
+        begun = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begun)
+    return sorted(times)[100] * 1e6
+
+
+def _fill(register: Register, n: int) -> None:
+    rows = [
+        row_of(replace(target(f"phrase {k}"), id=f"ft_{k:020}")) | {"epoch": k}
+        for k in range(1, n + 1)
+    ]
+    with register._writing() as connection:
+        connection.execute(insert(targets), rows)
+        connection.execute(text("INSERT INTO epochs VALUES ('default', :n)"), {"n": n})
+
+
+def test_lookups_stay_quick_among_ten_thousand_targets(register: Register) -> None:
+    _fill(register, 10_000)
+    made = register.add(target())
+    assert made.epoch == 10_001
+    assert len(register.active("default")) == 10_001
+    assert _p50_us(lambda: register.epoch("default")) <= 100
+    assert _p50_us(lambda: register.active("default")) <= 1000
+    assert _p50_us(lambda: register.get("default", made.target.id)) <= 1000
+
+
+def test_a_target_of_ten_thousand_phrases_is_kept_whole(register: Register) -> None:
+    phrases = tuple(Phrase(text=f"the phrase number {n}", beta=0.7) for n in range(10_000))
+    begun = time.perf_counter()
+    made: Registered = register.add(ForgetTarget(title="t", phrases=phrases))
+    assert time.perf_counter() - begun < 5
+    [found] = register.active("default")
+    assert found == made.target
+    assert found.phrases == phrases
+    assert _p50_us(lambda: register.active("default")) <= 1000
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def test_folder_and_files_are_their_owners_alone(register: Register, tmp_path: Path) -> None:
+    register.add(target())
+    folder = tmp_path / "state"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+    assert set(files) >= {"register.db", "register.db-wal"}
+    assert set(files.values()) == {0o600}
