@@ -8,45 +8,38 @@ piece as it arrives, and nothing that is not text.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 import orjson
-from aiohttp.http import HttpProcessingError
 from pydantic import SecretStr
 
 from elision.contract import Capability, Delta, Lexicon, Plan
-from elision.errors import CapabilityError, ConfigError, ElisionError, EngineError, UpstreamError
-from elision.middleware.engines.remote_errors import of_status, of_transport, read_fault
+from elision.errors import CapabilityError, ConfigError, UpstreamError
+from elision.middleware.engines.remote_errors import of_status, read_fault
+from elision.middleware.engines.remote_pool import Pool, by
 from elision.middleware.engines.remote_wire import LengthField, ReplyReader, body_of, check
 from elision.middleware.engines.sse import Framer
-
-T = TypeVar("T")
 
 _ERROR_BODY_BYTES = 64_000
 _MODELS_BODY_BYTES = 8_000_000
 _ERROR_BODY_S = 5.0
 _GRACE_S = 0.05
-_KEEP_ALIVE_S = 4.0
-"""Shorter than the 5 s after which uvicorn drops an idle connection: a POST is never sent into a
-connection that the upstream is just closing."""
 
 
 class RemoteEngine:
     """Streams text from an OpenAI-compatible server. Lives until `aclose`.
 
-    One engine serves any number of requests and event loops; connections are kept per loop. It asks
-    the upstream for a stream every time, follows no redirect, keeps no cookie and reads no proxy
-    setting, so the key goes to one host only.
+    One engine serves any number of requests and event loops. It asks the upstream for a stream
+    every time. The key goes to the upstream's host only: no redirect is followed.
 
     Attributes:
         name: The model's alias, for reports and errors.
         model: The upstream's name for it.
         base_url: Where the routes hang, as in openai-python: usually ends in ``/v1``.
-        capabilities: None, until a probe can tell what this upstream offers.
+        capabilities: None: what this upstream offers beyond text is not known.
         lexicon: None: it speaks text.
     """
 
@@ -85,11 +78,7 @@ class RemoteEngine:
         self.lexicon: Lexicon | None = None
         self._key = _checked_key(key)
         self._length_field: LengthField = length_field
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, connect=connect_timeout_s, sock_read=timeout_s
-        )
-        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
-        self._closed = False
+        self._pool = Pool(connect_s=connect_timeout_s, silence_s=timeout_s)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, model={self.model!r})"
@@ -111,14 +100,16 @@ class RemoteEngine:
             EngineError: If this engine is closed.
         """
         request = plan.request
-        self._check(plan)
+        for recipe in plan.recipes:
+            raise CapabilityError(type(recipe).__name__, engine=self.name, missing="LOGITS")
+        check(request, engine=self.name)
         body = body_of(request, model=self.model, length_field=self._length_field)
         route = "chat/completions" if request.kind == "chat" else "completions"
         deadline = _from_now(request.timeout_s)
         reader, framer = ReplyReader(request), Framer()
         async with self._answer("POST", route, deadline, body=body) as response:
             await _check_is_stream(response)
-            while not reader.done and (chunk := await _by(deadline, response.content.readany())):
+            while not reader.done and (chunk := await by(deadline, response.content.readany())):
                 for data in framer.feed(chunk):
                     for delta in reader.read(data):
                         yield delta
@@ -134,6 +125,7 @@ class RemoteEngine:
         Raises:
             UpstreamError: If it does not answer with a list of models.
             BusyError: If it asks to come back later.
+            EngineError: If this engine is closed.
         """
         deadline = _from_now(timeout_s)
         async with self._answer("GET", "models", deadline) as response:
@@ -146,43 +138,21 @@ class RemoteEngine:
 
     async def aclose(self) -> None:
         """End all requests and close every connection. Idempotent."""
-        self._closed = True
-        sessions, self._sessions = self._sessions, {}
-        for loop, session in sessions.items():
-            await _close(session, loop)
-
-    def _check(self, plan: Plan) -> None:
-        if self._closed:
-            raise EngineError(f"the engine {self.name!r} is closed")
-        for recipe in plan.recipes:
-            raise CapabilityError(type(recipe).__name__, engine=self.name, missing="LOGITS")
-        check(plan.request, engine=self.name)
+        await self._pool.aclose()
 
     @asynccontextmanager
     async def _answer(
         self, method: str, route: str, deadline: float | None, *, body: bytes | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and lend its answer, whose connection is closed unless it was read out."""
-        session = await self._session()
-        asked = session.request(
-            method,
-            f"{self.base_url}/{route}",
-            data=body,
-            headers=self._headers(),
-            allow_redirects=False,
-        )
-        response = await _by(deadline, asked)
-        try:
+        """Lend the upstream's answer, if it is a good one."""
+        url = f"{self.base_url}/{route}"
+        asked = self._pool.ask(method, url, headers=self._headers(), body=body, deadline=deadline)
+        async with asked as response:
             if response.status != 200:
-                raise await self._failure(response, named=body is not None)
+                said = await _error_body(response)
+                model = None if body is None else self.model
+                raise of_status(response.status, response.headers, said, model=model)
             yield response
-        finally:
-            response.close()
-
-    async def _failure(self, response: aiohttp.ClientResponse, *, named: bool) -> ElisionError:
-        body = await _error_body(response)
-        model = self.model if named else None
-        return of_status(response.status, response.headers, body, model=model)
 
     def _headers(self) -> dict[str, str]:
         headers = {
@@ -194,32 +164,6 @@ class RemoteEngine:
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
         return headers
-
-    async def _session(self) -> aiohttp.ClientSession:
-        loop = asyncio.get_running_loop()
-        if loop not in self._sessions:
-            self._sessions[loop] = self._open_session()
-            for ended in [other for other in self._sessions if other.is_closed()]:
-                await _close(self._sessions.pop(ended), ended)
-        return self._sessions[loop]
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=self._timeout,
-        )
-
-
-async def _by(deadline: float | None, answer: Awaitable[T]) -> T:
-    """Return what *answer* brings by *deadline*, on the running loop's clock."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await answer
-    except (aiohttp.ClientError, HttpProcessingError, OSError) as exc:
-        failure = of_transport(exc)
-    # Raised out here so that what the HTTP parser quoted does not hang on as its context.
-    raise failure
 
 
 async def _check_is_stream(response: aiohttp.ClientResponse) -> None:
@@ -237,7 +181,7 @@ async def _error_body(response: aiohttp.ClientResponse) -> bytes:
 
 async def _beginning(response: aiohttp.ClientResponse, limit: int, deadline: float | None) -> bytes:
     body = bytearray()
-    while len(body) < limit and (chunk := await _by(deadline, response.content.readany())):
+    while len(body) < limit and (chunk := await by(deadline, response.content.readany())):
         body += chunk
     return bytes(body)
 
@@ -252,17 +196,17 @@ def _from_now(seconds: float | None) -> float | None:
     return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
-async def _close(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
-    """Close *session* on its own *loop*, if that still runs."""
-    if loop is asyncio.get_running_loop() or not loop.is_running():
-        await session.close()
-    else:
-        closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
-        await asyncio.wrap_future(closing)
+def _split(url: str) -> SplitResult:
+    """Return the parts of *url*; empty ones if its host or port is malformed."""
+    try:
+        parts = urlsplit(url)
+        return parts if parts.port != 0 else urlsplit("")
+    except ValueError:
+        return urlsplit("")
 
 
 def _checked_url(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.username is not None or parts.password is not None:
         raise ConfigError("base_url holds a user name or password; pass the key as key=")
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -275,6 +219,6 @@ def _checked_url(url: str) -> str:
 def _checked_key(key: str | SecretStr | None) -> SecretStr | None:
     secret = key if isinstance(key, SecretStr) else SecretStr(key or "")
     text = secret.get_secret_value()
-    if not (text.isascii() and (text.isprintable())) or " " in text:
+    if not (text.isascii() and text.isprintable()) or " " in text:
         raise ConfigError("the upstream's key holds spaces or characters beyond printable ASCII")
     return secret if text else None
