@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -99,16 +100,21 @@ def convert(source: Path, folder: Path, *, progress: Progress | None = None) -> 
     require_converter()
     progress = progress or Silence()
     progress.stage("reading the model's description")
-    model = _Gguf(_open(source))
-    model.check()
-    _write_json(folder / "config.json", model.config)
-    _write_json(folder / "generation_config.json", model.special_ids)
-    _write_json(folder / "tokenizer_config.json", model.tokenizer_config)
-    if template := model.data.get("tokenizer.chat_template"):
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    (folder / "tokenizer.json").write_text(model.tokenizer.to_str(pretty=True), encoding="utf-8")
-    progress.stage("converting the weights", model.n_bytes)
-    _write_weights(folder / "model.safetensors", model, progress)
+    with _damage_told(source):
+        model = _Gguf(_open(source))
+        model.check()
+        _write_description(folder, model)
+        progress.stage("converting the weights", model.n_bytes)
+        _write_weights(folder / "model.safetensors", model, progress)
+
+
+@contextmanager
+def _damage_told(source: Path) -> Iterator[None]:
+    """Turn what the reader stumbles over into an error that says so."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as exc:
+        raise PullError(f"{source.name!r} is not a whole, readable GGUF file") from exc
 
 
 @dataclass(frozen=True)
@@ -230,10 +236,16 @@ class _Gguf:
 def _open(source: Path) -> GGUFReader:
     from gguf import GGUFReader
 
-    try:
-        return GGUFReader(source)
-    except (ValueError, IndexError, KeyError, OverflowError) as exc:
-        raise PullError(f"{source.name} is not a readable GGUF file") from exc
+    return GGUFReader(source)
+
+
+def _write_description(folder: Path, model: _Gguf) -> None:
+    _write_json(folder / "config.json", model.config)
+    _write_json(folder / "generation_config.json", model.special_ids)
+    _write_json(folder / "tokenizer_config.json", model.tokenizer_config)
+    if template := model.data.get("tokenizer.chat_template"):
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    (folder / "tokenizer.json").write_text(model.tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
 def _weight_name(name: str) -> str:
