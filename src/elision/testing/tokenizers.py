@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from elision.errors import MissingExtraError
+from elision.lexicon import TokenizerLexicon
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -37,6 +38,12 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
         MissingExtraError: If transformers is not installed.
     """
     return _fast(_byte_level({letter: byte for byte, letter in enumerate(_letters())}))
+
+
+def byte_lexicon() -> TokenizerLexicon:
+    """Return what `byte_tokenizer`'s tokens write; needs no package beyond Elision's own."""
+    pieces = [bytes([byte]) for byte in range(256)]
+    return TokenizerLexicon([*pieces, b"", b"", b""], special=(256, 257, 258))
 
 
 def word_tokenizer(texts: Iterable[str], *, vocab_size: int = 512) -> PreTrainedTokenizerFast:
