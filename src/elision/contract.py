@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import (
     TYPE_CHECKING,
     Any,
-    ClassVar,
     Literal,
     Protocol,
     Self,
@@ -542,9 +541,10 @@ class Stateless:
 
     __slots__ = ()
 
-    rank: ClassVar[int] = 0
-    held: ClassVar[int] = 0
-    verdict: ClassVar[Verdict] = ALLOW
+    # Not ClassVar: pyright holds that against the protocols' properties.
+    rank: int = 0
+    held: int = 0
+    verdict: Verdict = ALLOW
 
     def begin(self, context: Context) -> Self:
         """Open a session for one choice."""
