@@ -219,7 +219,12 @@ def test_what_no_guard_reads_ends_the_reply(part: str) -> None:
 
 
 def test_empty_tool_calls_are_no_tool_calls() -> None:
-    delta = {"content": "Hi", "tool_calls": [], "function_call": None, "audio": None}
+    delta: dict[str, Any] = {
+        "content": "Hi",
+        "tool_calls": [],
+        "function_call": None,
+        "audio": None,
+    }
     assert read(chat(index=0, delta=delta, finish_reason="stop"))[0].text == "Hi"
 
 
