@@ -27,6 +27,7 @@ from elision.middleware.gateway.chat import create_chat_completion
 from elision.middleware.gateway.completions import create_completion
 from elision.middleware.gateway.errors import failure_of
 from elision.middleware.gateway.metrics import Metrics
+from elision.middleware.gateway.schema import describe
 from elision.middleware.gateway.service import Service
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     app.add_route("/v1/completions", create_completion, methods=["POST"])
     for router in (models.router, forget.router, health.router):
         app.include_router(router)
+    describe(app)
     return app
 
 

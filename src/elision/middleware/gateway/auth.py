@@ -57,7 +57,7 @@ class KeyGate:
         sent = _sent_key(headers)
         if sent is None:
             raise AuthenticationError("no key was sent; send 'Authorization: Bearer KEY'")
-        if not hmac.compare_digest(sent.encode(), self._key):
+        if not hmac.compare_digest(sent, self._key):
             raise AuthenticationError("the key that was sent is not the server's")
 
 
@@ -71,11 +71,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _sent_key(headers: Headers) -> str | None:
+def _sent_key(headers: Headers) -> bytes | None:
+    """Return the key's bytes as they came; header values are read as Latin-1."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
-    return headers.get("api-key") or None
+    key = token.strip() if scheme.lower() == "bearer" else ""
+    return (key or headers.get("api-key", "")).encode("latin-1") or None
 
 
 def _refuse_foreign(headers: Headers) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -12,13 +15,16 @@ from elision.middleware.gateway.errors import BodyTooLargeError
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+LINGER_S = 2.0
+"""How long the rest of a body that is too large is read and thrown away."""
+
 
 async def read_json(request: Request, limit: int) -> Any:
     """Return the parsed body of *request*.
 
     Args:
         request: Whose body has not been read.
-        limit: Most bytes to accept; a declared length beyond it is refused unread.
+        limit: Most bytes to accept and ever to hold.
 
     Raises:
         BodyTooLargeError: If the body is longer than *limit*.
@@ -38,15 +44,27 @@ async def read_json(request: Request, limit: int) -> Any:
 
 
 async def _read(request: Request, limit: int) -> bytes:
+    chunks = request.stream()
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit)
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise _too_large(limit)
-    return bytes(data)
+    if not (declared.isdecimal() and int(declared) > limit):
+        data = bytearray()
+        async for chunk in chunks:
+            data += chunk
+            if len(data) > limit:
+                break
+        else:
+            return bytes(data)
+    if "expect" not in request.headers:  # otherwise the client waits for a word before it sends
+        await _discard(chunks)
+    raise _too_large(limit)
+
+
+async def _discard(chunks: AsyncIterator[bytes]) -> None:
+    """Let the client finish sending, or it would meet a reset where the answer should be."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            async for _ in chunks:
+                pass
 
 
 def _too_large(limit: int) -> BodyTooLargeError:

@@ -69,11 +69,13 @@ class Listener(uvicorn.Server):
             ws="none",
             lifespan="on",
             log_config=None,
-            access_log=False,  # its lines carry whole paths; the boundary writes its own
+            access_log=False,
             server_header=False,
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=GRACE_S,
         )
+        # Its lines carry whole paths, whoever has set it up; the boundary writes its own.
+        logging.getLogger("uvicorn.access").disabled = True
         super().__init__(config)
         self._announce = announce
         self._socket = _bind(settings.host, settings.port)
