@@ -1,0 +1,251 @@
+"""Automaton times vocabulary: which tokens would complete a phrase from where the text stands.
+
+No trie over the vocabulary is needed. A token completes a phrase in one of two ways: its piece
+begins with the rest of a phrase whose beginning the text ends in (a range in the sorted pieces,
+attached to the state of that beginning), or it holds a whole phrase (the same tokens everywhere).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence, Set
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from elision.guards.automaton import ROOT, Automaton
+from elision.guards.normal import SEP, N_b
+from elision.guards.phrases import Pattern, PatternSet, Reading
+from elision.guards.recent import Recent
+from elision.guards.vocabulary import Pieces, Vocabulary, ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elision.contract import Lexicon
+
+_NOTHING: Final[frozenset[int]] = frozenset()
+
+
+class Blocked(NamedTuple):
+    """Tokens that must not come next.
+
+    Attributes:
+        ids: Their ids, each once, shape ``(n,)``, int64, on the CPU.
+        top: The largest id; -1 if there is none.
+    """
+
+    ids: Tensor
+    top: int
+
+
+class _Side:
+    """One automaton times one form of the vocabulary."""
+
+    def __init__(self, automaton: Automaton, patterns: Sequence[Pattern], pieces: Pieces) -> None:
+        self.automaton = automaton
+        self._patterns = patterns
+        self._tokens = pieces.tokens
+        self._ranges: dict[int, list[tuple[int, int, int]]] = {}
+        for pattern in patterns:
+            self._attach(pattern, pieces)
+        self._hot = automaton.nearest(set(self._ranges))
+        self.holding = self._holders(pieces)
+
+    def _attach(self, pattern: Pattern, pieces: Pieces) -> None:
+        """Hang the ranges of every rest of *pattern* on the state of its beginning."""
+        text = pattern.text
+        path = self.automaton.path(text)
+        for cut in range(max(1, len(text) - pieces.longest), len(text)):
+            rest = text[cut:]
+            self._attach_one(path[cut], pieces.opening(rest, closed=pattern.closed), pattern)
+            if text[cut - 1] == SEP:  # the text ends in SEP: one more, in the piece, adds nothing
+                again = pieces.opening(SEP + rest, closed=pattern.closed)
+                self._attach_one(path[cut], again, pattern)
+
+    def _attach_one(self, state: int, span: tuple[int, int], pattern: Pattern) -> None:
+        if span[0] < span[1]:
+            self._ranges.setdefault(state, []).append((*span, pattern.owner))
+
+    def _holders(self, pieces: Pieces) -> dict[int, frozenset[int]]:
+        """Return the tokens that hold a whole phrase, each with the owners of those."""
+        shortest = min((len(pattern.text) for pattern in self._patterns), default=0)
+        found: dict[int, frozenset[int]] = {}
+        if not shortest:
+            return found
+        for piece, tokens in pieces.distinct():
+            if len(piece) >= shortest and (owners := frozenset(self._completed(ROOT, piece))):
+                found.update(dict.fromkeys(tokens, owners))
+        return found
+
+    def _completed(self, state: int, piece: str) -> Iterator[int]:
+        """Yield the owners of the patterns that *piece*, read from *state*, completes."""
+        automaton = self.automaton
+        for at, symbol in enumerate(piece, start=1):
+            state = automaton.step(state, symbol)
+            if automaton.matches(state):
+                ends = piece[at : at + 1] in {"", SEP}
+                for index in automaton.outputs(state):
+                    pattern = self._patterns[index]
+                    if ends or not pattern.closed:
+                        yield pattern.owner
+
+    def completes(self, state: int, piece: str, excluded: Set[int]) -> bool:
+        """Return whether *piece*, read from *state*, completes a phrase."""
+        return any(owner not in excluded for owner in self._completed(state, piece))
+
+    def hot(self, state: int) -> int:
+        """Return the nearest state on *state*'s failure chain that has rests of its own."""
+        return self._hot[state]
+
+    def rests(self, state: int, excluded: Set[int]) -> list[Tensor]:
+        """Return the tokens that complete a phrase begun before them, in parts without overlap."""
+        spans = set[tuple[int, int]]()
+        state = self._hot[state]
+        while state:
+            spans.update(r[:2] for r in self._ranges[state] if r[2] not in excluded)
+            state = self._hot[self.automaton.failure(state)]
+        return [self._tokens[low:high] for low, high in _apart(spans)]
+
+
+class Product:
+    """The phrases of one role times one vocabulary: follows a text, tells the blocked tokens.
+
+    Immutable but for its bounded memory of masks; safe to share between threads.
+
+    Args:
+        patterns: The phrases.
+        lexicon: The tokens.
+        entries: Masks remembered at most.
+        limit_bytes: What they may hold together.
+    """
+
+    def __init__(
+        self,
+        patterns: PatternSet,
+        lexicon: Lexicon,
+        *,
+        entries: int = 4096,
+        limit_bytes: int = 64 << 20,
+    ) -> None:
+        self.patterns = patterns
+        self.lexicon = lexicon
+        self._vocabulary = vocabulary = Vocabulary.of(lexicon)
+        self._plain = _Side(patterns.plain, patterns.plain_patterns, vocabulary.plain)
+        self._bounded = _Side(patterns.bounded, patterns.bounded_patterns, vocabulary.bounded)
+        self._masks = Recent[tuple[int, int, bytes, frozenset[int]], Blocked](
+            entries=entries, limit_bytes=limit_bytes
+        )
+        self._completions = Recent["bytes", "list[tuple[int, str, str]]"](entries=256)
+        self._held = Recent["frozenset[int]", "Tensor"](entries=64)
+
+    def __repr__(self) -> str:
+        return f"Product({self.patterns!r}, {len(self.lexicon)} tokens)"
+
+    def begin(self, before: str) -> Reading:
+        """Return the reading after *before*, the text that the reply continues."""
+        return self.patterns.read(self.patterns.start, before)
+
+    def advance(self, reading: Reading, token: int) -> Reading:
+        """Return the reading after *token*."""
+        words = self._vocabulary
+        if not reading.pending and 0 <= token < len(words.whole) and words.whole[token]:
+            return Reading(
+                self._plain.automaton.read(reading.plain, words.plain_pieces[token]),
+                self._bounded.automaton.read(reading.bounded, words.bounded_pieces[token]),
+            )
+        text, pending = self.lexicon.write(reading.pending, token)
+        return self.patterns.read(reading, text)._replace(pending=pending)
+
+    def blocked(self, reading: Reading, excluded: frozenset[int] = _NOTHING) -> Blocked:
+        """Return the tokens that would complete a phrase if they came next.
+
+        A phrase that needs a word boundary counts as complete if it ends with the token or before
+        a separator in it; whether the token after that goes on with the word is not waited for.
+
+        Args:
+            reading: Where the text stands.
+            excluded: Owners whose phrases do not count in this request.
+        """
+        if reading.pending:
+            key = (reading.plain, reading.bounded, reading.pending, excluded)
+        else:
+            hot = self._plain.hot(reading.plain), self._bounded.hot(reading.bounded)
+            key = (*hot, b"", excluded)
+        mask = self._masks.get(key)
+        if mask is None:
+            found = self._find(reading, excluded).clone()  # not a view that keeps more alive
+            mask = Blocked(found, int(found.max()) if len(found) else -1)
+            self._masks.put(key, mask, n_bytes=512 + 8 * len(found))
+        return mask
+
+    def _find(self, reading: Reading, excluded: frozenset[int]) -> Tensor:
+        """Return the blocked tokens, uncached."""
+        if reading.pending:
+            return self._find_pending(reading, excluded)
+        return _union(
+            self._plain.rests(reading.plain, excluded),
+            self._bounded.rests(reading.bounded, excluded),
+            [self._holding(excluded)],
+        )
+
+    def _find_pending(self, reading: Reading, excluded: frozenset[int]) -> Tensor:
+        """Return the blocked tokens while bytes wait for their character.
+
+        Only a continuing token can complete it, and those are tried one by one. Before any other
+        the bytes become U+FFFD, which is a separator.
+        """
+        continues = self._vocabulary.continues
+        broken = self._bounded.automaton.step(reading.bounded, SEP)
+        others = self._find(Reading(reading.plain, broken), excluded)
+        completing = ids(
+            token
+            for token, plain, bounded in self._completing(reading.pending)
+            if self._plain.completes(reading.plain, plain, excluded)
+            or self._bounded.completes(reading.bounded, bounded, excluded)
+        )
+        return _union([others[~continues[others]]], [completing])
+
+    def _completing(self, pending: bytes) -> list[tuple[int, str, str]]:
+        """Return what the tokens that may complete *pending* write then: token, N, N_b."""
+        found = self._completions.get(pending)
+        if found is None:
+            found = []
+            for token in self.lexicon.continuing:
+                bounded = N_b(self.lexicon.write(pending, token)[0])
+                if bounded:
+                    found.append((token, bounded.replace(SEP, ""), bounded))
+            self._completions.put(pending, found)
+        return found
+
+    def _holding(self, excluded: frozenset[int]) -> Tensor:
+        """Return the tokens that hold a whole phrase: blocked wherever the text stands."""
+        found = self._held.get(excluded)
+        if found is None:
+            sides = (self._plain.holding, self._bounded.holding)
+            found = ids({t for side in sides for t, owners in side.items() if owners - excluded})
+            self._held.put(excluded, found)
+        return found
+
+
+def _union(*sources: list[Tensor]) -> Tensor:
+    """Return the tokens of all *sources*, each once; within a source no token occurs twice."""
+    import torch
+
+    filled = [[part for part in source if len(part)] for source in sources]
+    filled = [source for source in filled if source]
+    if not filled:
+        return ids(())
+    tokens = torch.cat([part for source in filled for part in source])
+    return tokens if len(filled) == 1 else torch.unique(tokens)
+
+
+def _apart(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield *spans* with overlapping ones united."""
+    start = end = 0
+    for low, high in sorted(spans):
+        if low > end:
+            if start < end:
+                yield start, end
+            start, end = low, high
+        else:
+            start, end = (low, high) if start == end else (start, max(end, high))
+    if start < end:
+        yield start, end
