@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from elision.errors import UpstreamError
 from elision.middleware.assembly import around, assemble
 from elision.middleware.client import Client
 from elision.settings import Settings
@@ -79,9 +82,7 @@ def connect(
     Raises:
         UpstreamError: If the server does not answer.
     """
-    from elision.middleware.engines.remote import first_model
-
-    named = model or first_model(url, key=key)
+    named = model or _first_model(url, key)
     chosen = _settings(upstream=url, model=named, upstream_key=key, profile=profile, **settings)
     return Client(assemble(chosen))
 
@@ -100,6 +101,23 @@ def chat_model(model: str | None = None, **options: Any) -> ChatElision:
 
     client = options.pop("client", None) or load(model)
     return ChatElision(client=client, **options)
+
+
+def _first_model(url: str, key: str | None) -> str:
+    from elision.middleware.engines.remote import RemoteEngine
+
+    async def ask() -> tuple[str, ...]:
+        engine = RemoteEngine(url, model="", key=key)
+        try:
+            return await engine.models()
+        finally:
+            await engine.aclose()
+
+    with ThreadPoolExecutor(1) as pool:  # the caller may be inside a running loop
+        models = pool.submit(asyncio.run, ask()).result()
+    if not models:
+        raise UpstreamError(f"the server at {url!r} lists no model; name one with model=...")
+    return models[0]
 
 
 def _settings(**given: Any) -> Settings:

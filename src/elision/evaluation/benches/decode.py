@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ def measure(setup: Setup) -> Iterator[Figure]:
         model = bench_model(setup, dtype)
         own, theirs = asyncio.run(_race(model, setup, n_threads))
         ratios = [t / o for o, t in zip(own, theirs, strict=True)]
-        conditions = {
+        conditions: dict[str, Any] = {
             "model": model.name, "dtype": dtype, "threads": n_threads,
             "tokens": f"{N_TOKENS} greedy", "own_ms_per_token": _median(own),
             "generate_ms_per_token": _median(theirs),
@@ -89,4 +90,4 @@ def _generate(model: CausalModel, prompt: str, n_tokens: int) -> float:
         )
         took = time.perf_counter() - start
     n_written = out.shape[1] - ids.shape[1] - int(int(out[0, -1]) in model.eos)
-    return took / n_written
+    return float(took / n_written)

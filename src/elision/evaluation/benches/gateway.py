@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from elision.contract import Request, Sampling
 from elision.evaluation.bench import Setup
@@ -32,7 +32,7 @@ def measure(setup: Setup) -> Iterator[Figure]:
     """Yield what the gateway adds to the first token and to each later one, runs interleaved."""
     n_tokens, n_runs = setup.repeats(48, 16), setup.repeats(24, 8)
     direct, through = _race(setup, n_tokens, n_runs)
-    conditions = {
+    conditions: dict[str, Any] = {
         "model": setup.settings.model, "dtype": "float32", "threads": 1,
         "tokens": f"{n_tokens} greedy, streamed", "client": "aiohttp, own process, loopback",
     }  # fmt: skip

@@ -42,7 +42,7 @@ def _per_token(model: CausalModel, setup: Setup) -> Iterator[Figure]:
     for n, goal in ((1_000, 150), (10_000, 200)):
         (mask,) = _recipes(n, model)
         took = _timed(mask, model, rows, tokens)
-        conditions = {
+        conditions: dict[str, Any] = {
             "tokenizer": model.name, "vocab": model.vocab_size, "phrases": n, "threads": 1,
             "statistic": "p50 of adjust + advance", "state": "cold memo at the first token",
         }  # fmt: skip
@@ -135,7 +135,7 @@ def _request(prompt: str, n_tokens: int) -> Request:
 
 def _compile(setup: Setup) -> Iterator[Figure]:
     runs = [_compiled(setup) for _ in range(setup.repeats(3, 1))]
-    conditions = {
+    conditions: dict[str, Any] = {
         "phrases": 10_000, "tokenizer": setup.settings.model, "includes": "first mask",
         "process": "fresh, tokenizer loaded before",
     }  # fmt: skip

@@ -43,7 +43,8 @@ def _load(
     folder: Path, name: str, settings: Settings, progress: Progress | None
 ) -> tuple[CausalModel, int]:
     name = Path(name).name if Path(name).exists() else name
-    dtype, n_threads = settings.dtype, settings.threads
+    dtype: str = settings.dtype
+    n_threads = settings.threads
     if torch.cuda.is_available():
         chosen = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
         return CausalModel.load(folder, name=name, dtype=chosen), n_threads or 1
