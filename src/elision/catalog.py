@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from elision.errors import NotFoundError
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_HUB_ID = re.compile(r"(?!.*(?:--|\.\.))\w[\w.-]*/\w[\w.-]*", re.ASCII)  # the hub's own rule
 _FOLDER_STARTS = ("/", "./", "../", "~")
 
 

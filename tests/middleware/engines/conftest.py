@@ -1,9 +1,14 @@
-"""A tiny Llama as a GGUF file, written by llama.cpp's own package."""
+"""A tiny Llama as a GGUF file, and a package index on loopback that serves it in a wheel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,11 @@ import gguf
 import numpy as np
 import pytest
 
+from elision import catalog
+from elision.catalog import Alias, Wheel
+from elision.middleware.engines.progress import Silence
+
+WHEEL = "tiny_model-1.0-py3-none-any.whl"
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}{% endfor %}"
 
@@ -160,3 +170,148 @@ def tiny_gguf() -> Callable[..., TinyGguf]:
         return TinyGguf(**what)
 
     return make
+
+
+class Index(ThreadingHTTPServer):
+    """A package index on loopback that holds one wheel.
+
+    Attributes:
+        cut_at: Bytes after which a download breaks off; None serves the whole file.
+        stalled: Set by a download that has begun and waits for `go`.
+        downloads: How often the wheel was asked for.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _Serve)
+        self.data = data
+        self.cut_at: int | None = None
+        self.downloads = 0
+        self.stalled = threading.Event()
+        self.go = threading.Event()
+        self.go.set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/simple"
+
+
+class _Serve(BaseHTTPRequestHandler):
+    server: Index
+
+    def do_GET(self) -> None:
+        if self.path == "/simple/tiny-model/":
+            self._send(f'<a href="/files/{WHEEL}">{WHEEL}</a>'.encode(), "text/html")
+        elif self.path == f"/files/{WHEEL}":
+            self.server.downloads += 1
+            self._send(self.server.data, "application/octet-stream")
+        else:
+            self.send_error(404)
+
+    def _send(self, data: bytes, kind: str) -> None:
+        cut = self.server.cut_at if kind == "application/octet-stream" else None
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: cut if cut is not None else len(data) // 2])
+        if cut is not None:
+            self.close_connection = True
+            return
+        if kind == "application/octet-stream" and not self.server.go.is_set():
+            self.wfile.flush()
+            self.server.stalled.set()
+            self.server.go.wait(30)
+        self.wfile.write(data[len(data) // 2 :])
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def tiny_wheel(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return a wheel of a tiny model whose code, if it ever ran, would leave a mark."""
+    folder = tmp_path_factory.mktemp("wheel")
+    code = "import os, pathlib\npathlib.Path(os.environ['MARK']).touch()\n"
+    about = {
+        "METADATA": "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\nRequires-Dist: none\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(folder / WHEEL, "w") as archive:
+        archive.writestr("tiny_model/__init__.py", code)
+        archive.writestr("tiny_model/padding.bin", os.urandom(20_000))
+        archive.write(TinyGguf(kind="Q4_1").write(folder / "tiny.gguf"), "tiny_model/tiny.gguf")
+        for name in ("config.json", "model.safetensors", "vocab.txt", "1_Pool/config.json"):
+            archive.writestr(f"tiny_model/plain/{name}", f"this is {name}")
+        for name, text in about.items():
+            archive.writestr(f"tiny_model-1.0.dist-info/{name}", text)
+    return (folder / WHEEL).read_bytes()
+
+
+@pytest.fixture
+def index(
+    tiny_wheel: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Index]:
+    """Serve the tiny wheel, and let pip know of no other index."""
+    for name in [n for n in os.environ if n.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    with Index(tiny_wheel) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", server.url)
+        monkeypatch.setenv("PIP_RETRIES", "0")
+        monkeypatch.setenv("MARK", str(tmp_path_factory.mktemp("mark") / "code-ran"))
+        yield server
+        server.go.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def tiny(tiny_wheel: bytes, monkeypatch: pytest.MonkeyPatch) -> Alias:
+    """Put the tiny wheel into the catalog, as ``tiny``."""
+    alias = Alias(
+        name="tiny",
+        role="chat",
+        source=Wheel(
+            project="tiny-model",
+            version="1.0",
+            file=WHEEL,
+            sha256=hashlib.sha256(tiny_wheel).hexdigest(),
+            n_bytes=len(tiny_wheel),
+            root="tiny_model",
+            members=("tiny.gguf",),
+        ),
+        licence="CC0-1.0",
+        summary="a tiny model",
+        n_bytes=400_000,
+        peak_bytes=1_000_000,
+    )
+    monkeypatch.setitem(catalog.ALIASES, "tiny", alias)
+    return alias
+
+
+class Trail(Silence):
+    """A progress that remembers; it can raise when a stage whose label holds *trap* moves on."""
+
+    def __init__(self, trap: str = "", error: BaseException | None = None) -> None:
+        self.stages: list[tuple[str, int | None]] = []
+        self.counts: list[int] = []
+        self.trap, self.error = trap, error
+
+    def stage(self, label: str, total: int | None = None) -> None:
+        self.stages.append((label, total))
+        self.counts.append(0)
+
+    def advance(self, n: int) -> None:
+        self.counts[-1] += n
+        if self.error is not None and self.trap in self.stages[-1][0]:
+            raise self.error
+
+
+@pytest.fixture
+def trail() -> type[Trail]:
+    """Return the maker of progresses that remember, `Trail`."""
+    return Trail

