@@ -29,9 +29,17 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from pydantic import ValidationError
 
-from elision.agents.langchain import ChatClient, ChatElision, to_messages
+from elision.agents.langchain import ChatClient, ChatElision
+from elision.agents.langchain_messages import to_messages
 from elision.contract import Delta, Message, Usage
-from elision.errors import EngineError, GuardError, RequestError
+from elision.errors import (
+    BusyError,
+    ElisionError,
+    EngineError,
+    GuardError,
+    RequestError,
+    UpstreamError,
+)
 
 REPORT = {"profile": "guarded", "epoch": 3, "blocked_mass": 0.25}
 
@@ -88,18 +96,32 @@ def joined(chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
     return whole
 
 
+async def invoked(model: ChatElision) -> AIMessage:
+    return model.invoke("Hi")
+
+
+async def ainvoked(model: ChatElision) -> AIMessage:
+    return await model.ainvoke("Hi")
+
+
+async def streamed(model: ChatElision) -> AIMessage:
+    return joined(list(model.stream("Hi")))
+
+
+async def astreamed(model: ChatElision) -> AIMessage:
+    return joined([chunk async for chunk in model.astream("Hi")])
+
+
+WAYS = [invoked, ainvoked, streamed, astreamed]
+
+
 # --- Laws ----------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.text(max_size=4), max_size=6), st.sampled_from(["stop", "length"]))
 async def test_all_four_ways_to_ask_give_the_same_reply(pieces: list[str], finish: str) -> None:
     model = ChatElision(client=ScriptedClient(*pieces, finish=finish))
-    replies = [
-        model.invoke("Hi"),
-        await model.ainvoke("Hi"),
-        joined(list(model.stream("Hi"))),
-        joined([chunk async for chunk in model.astream("Hi")]),
-    ]
+    replies = [await way(model) for way in WAYS]
     for reply in replies:
         assert reply.content == "".join(pieces)
         assert reply.response_metadata == {
@@ -188,6 +210,62 @@ def test_a_client_that_says_nothing_at_all_is_an_error() -> None:
 def test_a_refused_reply_says_so() -> None:
     model = ChatElision(client=ScriptedClient("I cannot.", finish="content_filter"))
     assert model.invoke("Hi").response_metadata["finish_reason"] == "content_filter"
+
+
+# --- New tries -----------------------------------------------------------------------------------
+
+
+class Recovering(ScriptedClient):
+    """Fails with each of its errors once, after so many pieces, then answers."""
+
+    def __init__(self, *errors: ElisionError, after: int = 0) -> None:
+        super().__init__("a", "b")
+        self.errors = list(errors)
+        self.after = after
+
+    def deltas(self, n: int) -> Iterator[Delta]:
+        if self.errors:
+            yield from [Delta(text="so far")] * self.after
+            raise self.errors.pop(0)
+        yield from super().deltas(n)
+
+
+BUSY = BusyError("full", retry_after_s=0.01)
+AWAY = UpstreamError("away", retryable=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("error", [BUSY, AWAY])
+async def test_a_busy_client_is_asked_again(
+    error: ElisionError, way: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("elision.agents.langchain._RETRY_S", 0.01)
+    client = Recovering(error, error)
+    assert (await way(ChatElision(client=client))).content == "ab"
+    assert len(client.asked) == client.closed == 3
+
+
+async def test_the_last_try_is_the_last() -> None:
+    for retries in (0, 1):
+        client = Recovering(BUSY, BUSY)
+        with pytest.raises(BusyError):
+            ChatElision(client=client, max_retries=retries).invoke("Hi")
+        assert len(client.asked) == retries + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "after"), [(BUSY, 1), (GuardError("broke"), 0), (UpstreamError("no"), 0)]
+)
+async def test_no_new_try_after_the_first_piece_or_where_it_would_not_help(
+    error: ElisionError, after: int
+) -> None:
+    client = Recovering(error, after=after)
+    with pytest.raises(type(error)):
+        ChatElision(client=client).invoke("Hi")
+    client.errors = [error]
+    with pytest.raises(type(error)):
+        await ChatElision(client=client).ainvoke("Hi")
+    assert len(client.asked) == 2
 
 
 # --- Options -------------------------------------------------------------------------------------

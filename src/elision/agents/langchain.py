@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from elision.contract import Delta, Message
-from elision.errors import EngineError, MissingExtraError, RequestError
+from elision.errors import BusyError, ElisionError, EngineError, MissingExtraError, RequestError
 
 try:
     from langchain_core.caches import BaseCache
@@ -19,26 +29,20 @@ try:
     )
     from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
     from langchain_core.messages import (
-        AIMessage,
         AIMessageChunk,
         BaseMessage,
-        ChatMessage,
-        HumanMessage,
-        SystemMessage,
         message_chunk_to_message,
     )
     from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks
     from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+    from elision.agents.langchain_messages import to_messages
 except ImportError as exc:
     raise MissingExtraError("langchain-core", extra="agents") from exc
 
-_ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
-    (SystemMessage, "system"),
-    (HumanMessage, "user"),
-    (AIMessage, "assistant"),
-)
-_TEXT_ROLES = frozenset({"system", "developer", "user", "assistant"})
 _TOOL_OPTIONS = ("tools", "tool_choice", "functions", "function_call")
+_RETRY_S = 0.5
+"""Wait before a new try where the error names none; openai-python's first wait."""
 
 
 @runtime_checkable
@@ -79,6 +83,9 @@ class ChatElision(BaseChatModel):
         stop: Texts that end the reply, unless the call brings its own.
         n: Replies per prompt; ``invoke`` returns the first, ``generate`` all.
         timeout: Deadline of a request in seconds.
+        max_retries: New tries while the client is busy or its upstream away, as long as nothing
+            of the reply has come; 2 as in openai-python.
+        streaming: Whether ``invoke`` streams inside, so that callbacks hear each token.
         model_kwargs: Further options for the client.
         cache: Off by default, also where LangChain has a global one: a cached reply would outlive
             a forget target that was registered after it.
@@ -95,6 +102,8 @@ class ChatElision(BaseChatModel):
     stop: list[str] | None = None
     n: PositiveInt = 1
     timeout: PositiveFloat | None = None
+    max_retries: NonNegativeInt = 2
+    streaming: bool = False
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     cache: BaseCache | bool | None = Field(default=False, exclude=True)
 
@@ -104,7 +113,8 @@ class ChatElision(BaseChatModel):
         """Check *settings*; a *profile* that is a name is ours, any other is LangChain's."""
         if isinstance(profile, str):
             settings["elision_profile"], profile = profile, None
-        super().__init__(client=client, profile=profile, **settings)
+        settings.update(client=client, profile=profile)
+        super().__init__(**settings)
 
     @property
     def model_name(self) -> str:
@@ -131,9 +141,7 @@ class ChatElision(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        asked, options = to_messages(messages), self._options(stop, kwargs)
-        with _closing(self.client.stream(asked, **options)) as deltas:
-            return self._result(list(deltas))
+        return self._result(list(self._ask(messages, self._options(stop, kwargs))))
 
     async def _agenerate(
         self,
@@ -142,9 +150,8 @@ class ChatElision(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        asked, options = to_messages(messages), self._options(stop, kwargs)
-        async with _aclosing(self.client.astream(asked, **options)) as deltas:
-            return self._result([delta async for delta in deltas])
+        deltas = self._aask(messages, self._options(stop, kwargs))
+        return self._result([delta async for delta in deltas])
 
     def _stream(
         self,
@@ -153,8 +160,7 @@ class ChatElision(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        asked, options = to_messages(messages), _single(self._options(stop, kwargs))
-        with _closing(self.client.stream(asked, **options)) as deltas:
+        with closing(self._ask(messages, _single(self._options(stop, kwargs)))) as deltas:
             for delta in deltas:
                 yield ChatGenerationChunk(message=self._chunk(delta))
 
@@ -165,10 +171,43 @@ class ChatElision(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        asked, options = to_messages(messages), _single(self._options(stop, kwargs))
-        async with _aclosing(self.client.astream(asked, **options)) as deltas:
+        options = _single(self._options(stop, kwargs))
+        async with aclosing(self._aask(messages, options)) as deltas:
             async for delta in deltas:
                 yield ChatGenerationChunk(message=self._chunk(delta))
+
+    def _ask(
+        self, messages: Sequence[BaseMessage], options: Mapping[str, Any]
+    ) -> Generator[Delta, None, None]:
+        """Yield the client's deltas; ask again while it is busy and nothing has come yet."""
+        asked = to_messages(messages)
+        for left in range(self.max_retries, -1, -1):
+            said = False
+            with _closing(self.client.stream(asked, **options)) as deltas:
+                try:
+                    for delta in deltas:
+                        said = True
+                        yield delta
+                    return
+                except ElisionError as error:
+                    wait_s = _wait_s(error, final=said or not left)
+            time.sleep(wait_s)
+
+    async def _aask(
+        self, messages: Sequence[BaseMessage], options: Mapping[str, Any]
+    ) -> AsyncGenerator[Delta, None]:
+        asked = to_messages(messages)
+        for left in range(self.max_retries, -1, -1):
+            said = False
+            async with _aclosing(self.client.astream(asked, **options)) as deltas:
+                try:
+                    async for delta in deltas:
+                        said = True
+                        yield delta
+                    return
+                except ElisionError as error:
+                    wait_s = _wait_s(error, final=said or not left)
+            await asyncio.sleep(wait_s)
 
     def _options(self, stop: list[str] | None, call: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the client is told: this model's settings, overruled by the *call*'s."""
@@ -222,59 +261,17 @@ class ChatElision(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message) for message in messages])
 
 
-def to_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Return LangChain's *messages* in OpenAI's form, content as plain text.
-
-    Raises:
-        RequestError: If a message is a tool's, calls one, or holds anything but text.
-    """
-    return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
-
-
-def _message(message: BaseMessage, where: str) -> dict[str, Any]:
-    role = _role(message)
-    if role not in _TEXT_ROLES:
-        raise RequestError(
-            f"{where} is a {type(message).__name__}; only system, user and assistant text is taken",
-            param=where,
-        )
-    if _calls_tools(message):
-        raise RequestError(f"{where} calls tools; only text is guarded here", param=where)
-    named = {"name": message.name} if message.name else {}
-    return {"role": role, "content": _text(message.content, f"{where}.content"), **named}
-
-
-def _role(message: BaseMessage) -> str:
-    if isinstance(message, ChatMessage):
-        return message.role
-    return next((role for kind, role in _ROLES if isinstance(message, kind)), "")
-
-
-def _calls_tools(message: BaseMessage) -> bool:
-    if not isinstance(message, AIMessage):
-        return False
-    raw = (message.additional_kwargs.get(name) for name in ("tool_calls", "function_call"))
-    return bool(message.tool_calls or message.invalid_tool_calls or any(raw))
-
-
-def _text(content: str | Sequence[str | Mapping[str, Any]], where: str) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(_part(part, f"{where}[{i}]") for i, part in enumerate(content))
-
-
-def _part(part: str | Mapping[str, Any], where: str) -> str:
-    if isinstance(part, str):
-        return part
-    if part.get("type") != "text" or not isinstance(part.get("text"), str):
-        raise RequestError(f"{where} is not a text part; only text is guarded here", param=where)
-    return str(part["text"])
-
-
 def _single(options: dict[str, Any]) -> dict[str, Any]:
     if options.get("n", 1) != 1:
         raise RequestError(f"n is {options['n']}; a stream carries one reply", param="n")
     return options
+
+
+def _wait_s(error: ElisionError, *, final: bool) -> float:
+    """Return how long to wait before asking again; raise *error* if that would not help."""
+    if final or not error.retryable:
+        raise error
+    return error.retry_after_s if isinstance(error, BusyError) else _RETRY_S
 
 
 @contextmanager
