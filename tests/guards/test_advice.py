@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,6 +102,14 @@ def test_what_matches_inside_a_common_word_follows_the_boundary_rule(
 ) -> None:
     phrase = Phrase(text=text, boundary=boundary, beta=beta)
     assert [code for code, _ in codes(phrase)] == want
+
+
+def test_two_words_are_not_warned_of_because_both_are_common() -> None:
+    words = sorted(common_words())
+    pairs = [f"{one} {two}" for one, two in pairwise(words) if one + two not in words]
+    assert len(pairs) > 1900
+    asked = target_of(*(Phrase(text=pair, boundary="yes") for pair in pairs))
+    assert {a["code"] for a in advise(asked)} <= {"few_letters", "duplicate"}
 
 
 def test_few_letters_say_whether_boundaries_protect() -> None:

@@ -152,16 +152,41 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
         Register.open(tmp_path / "home")
 
 
-def test_threads_that_open_at_once_all_get_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "epochs"),
+    [(["r"] * 6, [1, 2, 3, 4, 5, 6]), ([*"abcdef"], [1] * 6)],
+    ids=["one file", "files of their own"],
+)
+def test_threads_that_open_at_once_all_get_it(
+    tmp_path: Path, names: list[str], epochs: list[int]
+) -> None:
     ready = threading.Barrier(6)
 
-    def open_and_add(_: int) -> int:
+    def open_and_add(name: str) -> int:
         ready.wait()
-        with Register(tmp_path / "r.db") as register:
+        with Register(tmp_path / name) as register:
             return register.add(_target()).epoch
 
     with ThreadPoolExecutor(6) as pool:
-        assert sorted(pool.map(open_and_add, range(6))) == [1, 2, 3, 4, 5, 6]
+        assert sorted(pool.map(open_and_add, names)) == epochs
+
+
+@pytest.mark.parametrize("patience_s", [10.0, 0.1])
+def test_opening_waits_for_another_that_is_just_making_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", patience_s)
+    other = sqlite3.connect(tmp_path / "r.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # SQLite refuses the switch to WAL at once, without waiting
+    release = threading.Timer(0.5, other.execute, ["ROLLBACK"])
+    release.start()
+    if patience_s > 1:
+        Register(tmp_path / "r.db").close()
+    else:
+        with pytest.raises(ConfigError, match="cannot be opened: database is locked"):
+            Register(tmp_path / "r.db")
+    release.join()
+    other.close()
 
 
 def test_a_writer_waits_for_another_and_then_says_that_it_gave_up(

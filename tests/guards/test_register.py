@@ -229,7 +229,7 @@ def test_a_failing_change_leaves_neither_row_nor_epoch_nor_words(
 def test_the_databases_own_message_hides_what_was_to_be_kept(register: Register) -> None:
     made = register.add(target()).target
     with pytest.raises(GuardError) as caught, register._writing() as connection:
-        connection.execute(insert(targets), row_of(made) | {"epoch": 2})
+        connection.execute(insert(targets), row_of(made) | {"epoch": 2, "kind": SECRET})
     assert str(caught.value).endswith("UNIQUE constraint failed: targets.id")
     assert SECRET not in f"{caught.value.__cause__}"
 
@@ -252,6 +252,20 @@ def test_threads_get_epochs_of_their_own(register: Register) -> None:
     assert sorted(m.epoch for m in made) == list(range(1, 81))
     in_order = sorted(made, key=lambda m: m.epoch)
     assert register.list("default") == tuple(m.target for m in in_order)
+
+
+def test_registers_that_change_at_once_wait_for_each_other(
+    register: Register, tmp_path: Path
+) -> None:
+    ids = [register.add(target()).target.id for _ in range(60)]
+    with Register.open(tmp_path / "state") as other, ThreadPoolExecutor(2) as pool:
+        revoking = [
+            pool.submit(lambda one, mine: [one.revoke("default", i) for i in mine], one, mine)
+            for one, mine in ((register, ids[::2]), (other, ids[1::2]))
+        ]
+        epochs = [epoch for future in revoking for epoch in future.result()]
+    assert sorted(epochs) == list(range(61, 121))
+    assert register.active("default") == ()
 
 
 def test_a_reader_never_sees_targets_older_than_the_epoch_it_read_before(

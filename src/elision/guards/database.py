@@ -109,7 +109,6 @@ def _ready(engine: Engine) -> Engine:
 
 
 def _prepare(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # we begin; the driver would only do so before an INSERT
     for pragma in (
         f"busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}",
         "foreign_keys = ON",
@@ -126,8 +125,8 @@ def _begin(connection: Connection) -> None:
 def _switch_to_wal(engine: Engine) -> None:
     """Turn on write-ahead logging, which stays on in the file.
 
-    SQLite does not wait at this switch, whatever the busy timeout: another process that opens the
-    new file at the same moment makes it fail (seen once in 120 tries), so it is tried again.
+    SQLite does not wait at this switch while another process is just making the file, whatever
+    the busy timeout (one of 120 such meetings failed), so it is tried again.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
