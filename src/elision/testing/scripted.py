@@ -86,7 +86,7 @@ class ScriptedModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untype
         self._bos = cast("int", tokenizer.bos_token_id)
         self._eos = cast("int", tokenizer.eos_token_id)
         self._draw_(seed)
-        self.train(False)
+        self.train(False).requires_grad_(False)
 
     def _draw_(self, seed: int) -> None:
         draw = torch.Generator().manual_seed(seed)

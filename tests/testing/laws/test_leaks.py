@@ -75,6 +75,22 @@ def test_a_phrase_in_the_logprobs_leaks(entries: tuple[TokenLogprob, ...], where
         check_never_leaks([Delta(text="", logprobs=entries)], [LONG])
 
 
+def test_a_name_that_differs_from_its_bytes_leaks() -> None:
+    masked = TokenLogprob(" Mahfouz", -1.0, b" [redacted]")
+
+    with pytest.raises(AssertionError, match="names of all logprobs"):
+        check_never_leaks([Delta(logprobs=(*_tokens("Basil"), masked))], [LONG])
+
+
+def test_half_a_character_is_not_taken_for_a_separator() -> None:
+    odd = "Basil Mahßouz"  # a letter too many, spread over two tokens
+    entries = tuple(
+        TokenLogprob(chr(b) if b < 128 else "\ufffd", -1.0, bytes([b])) for b in odd.encode()
+    )
+
+    check_never_leaks([Delta(logprobs=entries)], ["Basil Mahouz"])
+
+
 def test_an_alternative_in_another_place_is_no_leak() -> None:
     check_never_leaks([Delta(logprobs=_tokens("Basil", " Hume", top=("fouz",)))], [LONG])
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from logging import LogRecord
 from typing import Any, NamedTuple, TypeAlias
 
-from elision.contract import Completion, Delta, TokenLogprob
+from elision.contract import Alternative, Completion, Delta, TokenLogprob
 
 Said: TypeAlias = (
     Completion
@@ -98,14 +98,18 @@ def _choice(index: int, text: str, entries: Sequence[TokenLogprob], before: str)
     written = b""
     for position, entry in enumerate(entries):
         place = f"choice {index}, logprobs of token {position}"
-        known = before + written.decode("utf-8", "replace")
         for other in entry.top:
             yield Heard(f"{place}, alternative", _text(written + other.data), before)
-            yield Heard(f"{place}, alternative by name", other.token, known)
-            yield Heard(f"{place}, alternative alone", other.token)
+            yield Heard(f"{place}, alternative by name", _text(written + _named(other)), before)
         written += entry.data
     yield Heard(f"choice {index}, bytes of all logprobs", _text(written), before)
-    yield Heard(f"choice {index}, names of all logprobs", "".join(e.token for e in entries), before)
+    names = b"".join(map(_named, entries))
+    yield Heard(f"choice {index}, names of all logprobs", _text(names), before)
+
+
+def _named(entry: TokenLogprob | Alternative) -> bytes:
+    """Return the bytes of a token's name; of half a character the name tells nothing."""
+    return entry.data if "\ufffd" in entry.token else entry.token.encode()
 
 
 def _text(data: bytes) -> str:
