@@ -325,11 +325,17 @@ def test_langchains_profile_stays_langchains() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"temprature": 0}, {"temperature": -1}, {"max_tokens": 0}, {"top_p": 0}, {"n": 0}],
+    [{"temperature": -1}, {"max_tokens": 0}, {"top_p": 0}, {"n": 0}],
 )
 def test_a_setting_that_cannot_be_is_told_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         model_on(**wrong)
+
+
+def test_a_setting_that_does_not_exist_is_warned_of_and_not_quoted() -> None:
+    with pytest.warns(UserWarning, match="'temprature'; it is left out") as caught:
+        model_on(temprature="sk-very-secret")
+    assert "sk-very-secret" not in str(caught[0].message)
 
 
 def test_a_client_that_is_none_is_told_at_once() -> None:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -91,7 +84,7 @@ class ChatElision(BaseChatModel):
             a forget target that was registered after it.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     client: ChatClient = Field(exclude=True, repr=False)
     elision_profile: str | None = None
@@ -110,7 +103,14 @@ class ChatElision(BaseChatModel):
     def __init__(
         self, *, client: ChatClient, profile: ModelProfile | str | None = None, **settings: Any
     ) -> None:
-        """Check *settings*; a *profile* that is a name is ours, any other is LangChain's."""
+        """Check *settings*; a *profile* that is a name is ours, any other is LangChain's.
+
+        LangChain's own conformance suite hands every model a key and more; so a setting that does
+        not exist is warned of, not refused.
+        """
+        for name in sorted(settings.keys() - type(self).model_fields.keys()):
+            warnings.warn(f"ChatElision has no setting {name!r}; it is left out", stacklevel=2)
+            del settings[name]
         if isinstance(profile, str):
             settings["elision_profile"], profile = profile, None
         settings.update(client=client, profile=profile)
@@ -249,7 +249,7 @@ class ChatElision(BaseChatModel):
             chunk_position="last",
         )
 
-    def _result(self, deltas: Iterable[Delta]) -> ChatResult:
+    def _result(self, deltas: Sequence[Delta]) -> ChatResult:
         """Join *deltas* by the rules that LangChain joins a stream by, so both read the same."""
         chunks: dict[int, list[AIMessageChunk]] = {}
         for delta in deltas:
