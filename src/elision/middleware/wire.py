@@ -166,7 +166,7 @@ def _sampling(fields: Fields, rng: Literal["counter", "torch"]) -> Sampling:
         top_n_sigma=fields.number("top_n_sigma", 0, 100),
         frequency_penalty=fields.number("frequency_penalty", -2, 2) or 0.0,
         presence_penalty=fields.number("presence_penalty", -2, 2) or 0.0,
-        repetition_penalty=fields.number("repetition_penalty", 0, 100, above=True) or 1.0,
+        repetition_penalty=fields.number("repetition_penalty", 0.01, 100) or 1.0,
         logit_bias=_logit_bias(fields.take("logit_bias")),
         seed=fields.integer("seed", *_SEEDS),
         rng=rng,

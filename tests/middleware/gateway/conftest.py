@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import orjson
@@ -103,7 +104,7 @@ class Server:
     """
 
     url: str
-    engine: Speaker
+    engine: Any
     pipeline: Pipeline
     listener: Listener
 
@@ -122,6 +123,22 @@ class Server:
             response = connection.getresponse()
             seen = {name.lower(): value for name, value in response.getheaders()}
             return response.status, seen, response.read()
+
+    def open(self, body: Any, path: str = "/v1/chat/completions") -> socket.socket:
+        """Send a request and return its connection, nothing read yet."""
+        host, port = self.url.removeprefix("http://").split(":")
+        data = orjson.dumps(body)
+        connection = socket.create_connection((host, int(port)), timeout=30)
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n\r\n"
+        connection.sendall(head.encode() + data)
+        return connection
+
+    def settles(self, value: float, name: str, **labels: str) -> None:
+        """Wait until a sample of ``/metrics`` has *value*; fail if it does not within seconds."""
+        end = time.monotonic() + 10
+        while (seen := self.metric(name, **labels)) != value:
+            assert time.monotonic() < end, f"{name} stays at {seen}"
+            time.sleep(0.02)
 
     def metric(self, name: str, **labels: str) -> float:
         """Return one sample of ``/metrics``; 0 if it is not there."""
@@ -142,10 +159,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     """Return a way to run a server: ``with served(api_key="k") as server``."""
 
     @contextmanager
-    def run(**settings: Any) -> Iterator[Server]:
+    def run(engine: Any = None, **settings: Any) -> Iterator[Server]:
         home = tmp_path_factory.mktemp("home")
-        engine = Speaker()
-        pipeline = pipeline_of(engine, home)
+        engine = engine or Speaker()
+        pipeline = Pipeline(engines={engine.name: engine}, register=Register.open(home))
         up = threading.Event()
         listener = Listener(
             pipeline,
@@ -163,10 +180,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
             assert not thread.is_alive()
 
     return run
-
-
-def pipeline_of(engine: Speaker, home: Path) -> Pipeline:
-    return Pipeline(engines={engine.name: engine}, register=Register.open(home))
 
 
 @pytest.fixture(scope="session")

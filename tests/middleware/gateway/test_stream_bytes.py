@@ -72,7 +72,7 @@ def test_a_stream_says_what_the_whole_reply_says(server: Any, extra: dict[str, A
 def test_each_piece_leaves_at_once(server: Any) -> None:
     server.engine.pause_s = 0.2
     arrived = []
-    with _open_stream(server) as stream:
+    with server.open(CHAT | {"stream": True}) as stream:
         while data := stream.recv(65536):
             if b"data: {" in data:
                 arrived.append(time.monotonic())
@@ -112,24 +112,24 @@ def test_an_error_before_the_first_piece_is_a_status(server: Any) -> None:
 def test_a_client_that_leaves_frees_its_place_at_once(server: Any, stream: bool) -> None:
     server.engine.words = ("word ",) * 1000
     server.engine.pause_s = 0.05
-    before = server.metric("elision_requests_total", **_gone())
-    connection = _open_stream(server, stream=stream)
-    _until(lambda: server.metric("elision_engine_active_sequences") == 1)
+    gone = {"route": "/v1/chat/completions", "status": "client gone"}
+    before = server.metric("elision_requests_total", **gone)
+    connection = server.open(CHAT | {"stream": stream})
+    server.settles(1, "elision_engine_active_sequences")
     connection.close()
 
     left = time.monotonic()
-    _until(lambda: server.metric("elision_engine_active_sequences") == 0)
+    server.settles(0, "elision_engine_active_sequences")
     assert time.monotonic() - left < 1
-    _until(lambda: server.metric("elision_requests_total", **_gone()) == before + 1)
-    flying = server.metric("elision_requests_in_flight", route="/v1/chat/completions")
-    assert flying == 0
+    server.settles(before + 1, "elision_requests_total", **gone)
+    server.settles(0, "elision_requests_in_flight", route="/v1/chat/completions")
 
 
 def test_eight_streams_run_side_by_side(server: Any) -> None:
     server.engine.words = ("word ",) * 20
     server.engine.pause_s = 0.02
     began = time.monotonic()
-    streams = [_open_stream(server) for _ in range(8)]
+    streams = [server.open(CHAT | {"stream": True}) for _ in range(8)]
     pages = [_drain(stream) for stream in streams]
 
     assert time.monotonic() - began < 8 * 20 * 0.02 / 2
@@ -221,29 +221,9 @@ async def _serve(stream: EventStream, *, leaves_after_s: float = 3600) -> list[A
     return sent
 
 
-def _gone() -> dict[str, str]:
-    return {"route": "/v1/chat/completions", "status": "client gone"}
-
-
-def _open_stream(server: Any, *, stream: bool = True) -> socket.socket:
-    host, port = server.url.removeprefix("http://").split(":")
-    body = orjson.dumps(CHAT | {"stream": stream})
-    connection = socket.create_connection((host, int(port)), timeout=10)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
-    connection.sendall(head.encode() + body)
-    return connection
-
-
 def _drain(stream: socket.socket) -> bytes:
     page = b""
     with stream:
         while b"[DONE]" not in page:
             page += stream.recv(65536)
     return page
-
-
-def _until(true: Any, *, within_s: float = 10) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -20,7 +20,7 @@ _SHARED: dict[str, Any] = {
     "min_p": {"type": "number", "minimum": 0, "maximum": 1},
     "frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2},
     "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2},
-    "repetition_penalty": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
+    "repetition_penalty": {"type": "number", "minimum": 0.01, "maximum": 100},
     "logit_bias": {"type": "object", "additionalProperties": {"type": "number"}},
     "stop": _TEXTS,
     "max_tokens": {"type": "integer", "minimum": 1},
