@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -42,7 +42,7 @@ class Pattern:
         owner: Index of the phrase in its `PatternSet`.
     """
 
-    text: str
+    text: str = field(repr=False)  # what must not be said must not be logged either
     form: Form
     closed: bool
     owner: int = 0
