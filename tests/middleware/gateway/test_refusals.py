@@ -86,7 +86,7 @@ def error(page: bytes) -> dict[str, Any]:
 
 
 def lines(caplog: pytest.LogCaptureFixture, n: int) -> list[logging.LogRecord]:
-    """Return the gateway's log lines once there are *n*: a line follows the response it tells of."""
+    """Return the gateway's log lines once there are *n*: a line follows its response."""
     end = time.monotonic() + 10
     while time.monotonic() < end:
         found = [record for record in caplog.records if record.name == "elision.gateway"]

@@ -126,3 +126,17 @@ def test_the_server_closes_the_pipeline_it_was_given(served: Any) -> None:
 
     assert server.engine.closed
     assert not server.pipeline.ready
+
+
+def test_without_its_packages_the_gateway_names_the_extra() -> None:
+    program = (
+        "import sys; sys.modules['fastapi'] = None\n"
+        "from elision.errors import MissingExtraError\n"
+        "try:\n    import elision.middleware.gateway\n"
+        "except MissingExtraError as exc:\n    print(exc.extra, exc)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert told.stdout.startswith("serve 'fastapi' is not installed")
