@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from elision.contract import Completion, Delta, Message, Request, collect
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_OWN = ("profile", "rng", "timeout_s")
+"""Options that are no field of OpenAI's body."""
+
 
 class Client:
     """Talks to one model through one pipeline; what `load`, `wrap` and `connect` return.
 
     Every method has an async twin whose name begins with ``a``. Options are OpenAI's fields
-    (``temperature``, ``max_tokens``, ``stop``, ``seed``, ``n``, ``logprobs`` ...) plus ``profile``
-    and ``rng``. Close it, or use it in a ``with`` block, to free the model.
+    (``temperature``, ``max_tokens``, ``stop``, ``seed``, ``n``, ``logprobs`` ...) plus ``profile``,
+    ``rng`` and ``timeout_s``. Close it, or use it in a ``with`` block, to free the model.
 
     Attributes:
         model: The model's alias.
@@ -171,14 +175,16 @@ class Client:
 
     def _chat(self, messages: str | Sequence[Message], options: Mapping[str, Any]) -> Request:
         turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-        return parse_chat(self._body(options, messages=list(turns))).request
+        parsed = parse_chat(self._body(options, messages=list(turns)))
+        return replace(parsed.request, timeout_s=options.get("timeout_s"))
 
     def _text(self, prompt: str | Sequence[int], options: Mapping[str, Any]) -> Request:
         whole = prompt if isinstance(prompt, str) else list(prompt)
-        return parse_completion(self._body(options, prompt=whole)).request
+        parsed = parse_completion(self._body(options, prompt=whole))
+        return replace(parsed.request, timeout_s=options.get("timeout_s"))
 
     def _body(self, options: Mapping[str, Any], **own: Any) -> dict[str, Any]:
-        body = {k: v for k, v in options.items() if k not in ("profile", "rng") and v is not None}
+        body = {k: v for k, v in options.items() if k not in _OWN and v is not None}
         elision = dict(body.pop("elision", {}))
         if options.get("rng") is not None:
             elision["rng"] = options["rng"]
