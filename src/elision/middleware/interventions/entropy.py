@@ -1,8 +1,7 @@
 """Entropy shaping: EM-INF as its authors' code has it, and the temperature that does the same.
 
-Both work on one row at a time, on a copy with the best score moved to 0. There the entropy is
-H = log Z - mean with Z the normaliser and mean = E[x], and a uniform row gives exactly mean = 0, so
-that Adam finds no rounding noise to amplify.
+Both work on one row, on a copy with the best score moved to 0. There H = log Z - E[x] with Z the
+normaliser, and a uniform row has E[x] = 0 exactly: no rounding noise for Adam to amplify.
 """
 
 from __future__ import annotations
@@ -37,14 +36,13 @@ def entropy(logits: Tensor) -> float:
     row, best = logits.detach().float(), float(logits.amax())
     if not isfinite(best):
         return float("nan")
-    scores, probs = _buffers(row, 2)
+    scores, probs, spare = _buffers(row, 3)
     _move_to_zero(row, best, scores)
-    return _describe(scores, probs)[0]
+    return _describe(scores, probs, spare)[0]
 
 
 def _buffers(row: Tensor, n: int) -> tuple[Tensor, ...]:
-    # One block: a row is some 600 KB, which malloc would map and unmap anew for each buffer, and
-    # the page faults then cost three times the arithmetic.
+    # One block: malloc maps and unmaps each row anew, whose page faults cost more than the sums.
     return row.new_empty((n, *row.shape)).unbind(0)
 
 
@@ -55,14 +53,19 @@ def _move_to_zero(row: Tensor, best: float, scores: Tensor) -> None:
     torch.sub(row, best, out=scores).clamp_(min=_FLOOR)
 
 
-def _describe(scores: Tensor, probs: Tensor) -> tuple[float, float]:
-    """Write softmax(*scores*) into *probs*; return its entropy and the mean score under it."""
+def _describe(scores: Tensor, probs: Tensor, weighted: Tensor) -> tuple[float, float]:
+    """Write softmax(*scores*) into *probs*; return its entropy and the mean score under it.
+
+    *weighted* becomes their product. Pairwise sums, and a division by what the softmax really sums
+    to: a dot product's error, 1e-6, becomes 1e-3 in Adam's steps for tokens next to the mean.
+    """
     import torch
 
     torch.softmax(scores, dim=-1, out=probs)
-    mean = float(probs.dot(scores))
+    mass = float(probs.sum())
+    mean = float(torch.mul(probs, scores, out=weighted).sum()) / mass
     # The normaliser is read off the best token: a logsumexp would be a second pass of exp.
-    return float(scores.amax()) - log(float(probs.amax())) - mean, mean
+    return float(scores.amax()) - log(float(probs.amax()) / mass) - mean, mean
 
 
 def minimise_entropy(
@@ -87,14 +90,13 @@ def minimise_entropy(
         steps: Most steps.
 
     Returns:
-        Scores, float32, same shape; the same object if no step was taken: entropy below the
-        threshold, all mass on equal scores, or no distribution (all ``-inf``, any NaN or inf).
-        ``-inf`` stays ``-inf``; the best token stays the best.
+        Scores, float32, same shape; ``-inf`` stays, the best token stays the best. The same object
+        if no step was taken: entropy below the threshold, all mass on equal scores, no distribution.
 
     Source:
-        Agarwal et al. 2025, arXiv:2505.15134, as in EM_PT ``ent_sample`` @91cda30 (the paper's text
-        says gradient descent). Ours: per row instead of per batch, no autograd, log-softmax instead
-        of ``log(p + 1e-12)`` (NaN on -inf), no clamp of probabilities before the draw.
+        Agarwal et al. 2025, arXiv:2505.15134, as in EM_PT ``ent_sample`` @91cda30 (the text says
+        gradient descent). Ours: per row, not per batch; no autograd; no ``log(p + 1e-12)``, which
+        is NaN on -inf; no clamp of probabilities before the draw.
     """
     row, best = logits.detach().float(), float(logits.amax())
     if not isfinite(best):
@@ -103,7 +105,7 @@ def minimise_entropy(
     _move_to_zero(row, best, scores)
     adam = _Adam(first, second, spare)
     while adam.n < steps:
-        nats, mean = _describe(scores, probs)
+        nats, mean = _describe(scores, probs, spare)
         if nats < threshold or (not adam.n and mean == 0):
             break
         if not adam.n:
@@ -163,33 +165,34 @@ def temperature_for_entropy(logits: Tensor, nats: float) -> float:
     r"""Return the temperature, at most 1, at which softmax(*logits* / T) has the entropy *nats*.
 
     Newton's method for :math:`\ln H` in :math:`\beta = 1/T`, where
-    :math:`d \ln H / d\beta = -\beta\,\mathrm{Var}_{p_T}(z) / H`: nearly a straight line, so four or
-    five evaluations do. A bracket and bisection guard it; H falls strictly, the answer is unique.
+    :math:`d \ln H / d\beta = -\beta\,\mathrm{Var}_{p_T}(z) / H`: nearly a straight line, so that
+    five evaluations do. A bracket guards it; H falls strictly, so the answer is unique.
 
     Args:
         logits: Scores of one row, shape ``(V,)``, any float dtype; not modified.
-        nats: The entropy wanted, above 0.
+        nats: The entropy wanted; below 1e-6 it counts as that.
 
     Returns:
-        T in [1e-4, 1], to 1e-6 nats; 1 if the entropy is no higher already or there is no
-        distribution, 1e-4 if ties at the top keep the entropy above *nats* at any temperature.
+        T in [1e-4, 1], to 1e-6 nats; 1 if the entropy is no higher already or undefined, 1e-4 if
+        ties at the top keep the entropy above *nats* at any temperature.
 
     Source:
-        The adaptive-temperature baseline of Agarwal et al. 2025, arXiv:2505.15134; ours: solved
-        instead of bisected to 0.1 nats.
+        Agarwal et al. 2025, arXiv:2505.15134, the baseline; ours: solved, not bisected to 0.1 nats.
     """
     return _solve_temperature(logits, lambda own: nats)
 
 
 def _solve_temperature(logits: Tensor, wanted: Callable[[float], float]) -> float:
     """Solve for the entropy that *wanted* names when it is told the row's own."""
+    import torch
+
     row, best = logits.detach().float(), float(logits.amax())
     if not isfinite(best):
         return 1.0
-    scores, scaled, probs = _buffers(row, 3)
+    scores, scaled, probs, spare = _buffers(row, 4)
     _move_to_zero(row, best, scores)
-    own, variance = _spread(scores, probs)
-    nats = wanted(own)
+    own, variance = _spread(scores, probs, spare)
+    nats = max(wanted(own), _TOLERANCE_NATS)
     if not own > nats + _TOLERANCE_NATS:
         return 1.0
     now, beta, low, high = own, 1.0, 1.0, 1 / _COLDEST
@@ -197,31 +200,29 @@ def _solve_temperature(logits: Tensor, wanted: Callable[[float], float]) -> floa
         low, high = (beta, high) if now > nats else (low, beta)
         beta = _next_beta(beta, now, variance, nats)
         beta = beta if low < beta < high else sqrt(low * high)
-        now, variance = _spread(scaled.copy_(scores).mul_(beta), probs)
+        now, variance = _spread(torch.mul(scores, beta, out=scaled), probs, spare)
         if abs(now - nats) <= _TOLERANCE_NATS or high - low < 1e-9 * high:
             break
     return 1 / beta
 
 
 def _next_beta(beta: float, now: float, variance: float, nats: float) -> float:
-    """Take Newton's step for ln H; anything outside the bracket where the row is one-hot."""
-    if now <= 0 or variance <= 0:
-        return -1.0
-    return beta * (1 + now * log(now / nats) / variance)
+    """Take Newton's step for ln H; -1, outside any bracket, where the row is one-hot."""
+    return beta * (1 + now * log(now / nats) / variance) if now > 0 < variance else -1.0
 
 
-def _spread(scores: Tensor, probs: Tensor) -> tuple[float, float]:
-    """Return entropy and variance of *scores* under their own softmax; *probs* is overwritten."""
-    nats, mean = _describe(scores, probs)
-    return nats, float(probs.mul_(scores).dot(scores)) - mean**2
+def _spread(scores: Tensor, probs: Tensor, spare: Tensor) -> tuple[float, float]:
+    """Return entropy and variance of *scores* under their own softmax; the others are scratch."""
+    nats, mean = _describe(scores, probs, spare)
+    return nats, float(spare.mul_(scores).sum()) - mean**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntropyMinimisation(Stateless):
     """EM-INF: sharpen the positions at which the model hesitates. Stateless.
 
-    It never changes the best token, so it matters only where tokens are drawn; the authors draw at
-    temperature 0.1 behind it. Notes ``entropy_minimised`` where it acts.
+    Matters only where tokens are drawn (the authors draw at temperature 0.1 behind it): the best
+    token stays. Notes ``entropy_minimised`` where it acts.
 
     Attributes:
         threshold: See `minimise_entropy`.
