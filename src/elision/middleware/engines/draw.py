@@ -66,7 +66,7 @@ class CounterDraw:
         best = scores.max()
         if best == -torch.inf:
             return None
-        ids = (scores > best - _REACH).nonzero().squeeze(-1)
+        ids = (scores >= best - _REACH).nonzero().squeeze(-1)
         if ids.numel() == 1:
             return int(ids)
         race = scores[ids] - exponential_noise(self._key(position, attempt), ids).log()
