@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+from random import Random
 
 import pytest
 import torch
@@ -112,12 +114,12 @@ def test_entropy_never_rises(recipe: Recipe, row: list[float]) -> None:
     order=st.randoms(use_true_random=False),
 )
 def test_naming_the_tokens_otherwise_changes_nothing(
-    recipe: Recipe, row: list[float], order: object
+    recipe: Recipe, row: list[float], order: Random
 ) -> None:
     session = recipe.begin(context(len(row)))
     z = torch.tensor(row)
     places = list(range(len(row)))
-    order.shuffle(places)  # type: ignore[attr-defined]
+    order.shuffle(places)
     shuffled = z[places]
     out, again = session.adjust(z, Here(z))[places], session.adjust(shuffled, Here(shuffled))
     # Sums in another order: a set may change only where a token stands on its very edge.
@@ -127,8 +129,6 @@ def test_naming_the_tokens_otherwise_changes_nothing(
 
 @pytest.mark.parametrize("recipe", EVERY)
 def test_recipes_can_be_compared_hashed_and_sent_to_another_process(recipe: Recipe) -> None:
-    import pickle
-
     copy = pickle.loads(pickle.dumps(recipe))
     assert copy == recipe
     assert hash(copy) == hash(recipe)

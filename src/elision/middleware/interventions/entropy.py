@@ -91,7 +91,7 @@ def minimise_entropy(
 
     Returns:
         Scores, float32, same shape; ``-inf`` stays, the best token stays the best. The same object
-        if no step was taken: entropy below the threshold, all mass on equal scores, no distribution.
+        if no step was taken: entropy below the threshold, all mass on equal scores or on none.
 
     Source:
         Agarwal et al. 2025, arXiv:2505.15134, as in EM_PT ``ent_sample`` @91cda30 (the text says
@@ -198,8 +198,8 @@ def _solve_temperature(logits: Tensor, wanted: Callable[[float], float]) -> floa
     now, beta, low, high = own, 1.0, 1.0, 1 / _COLDEST
     for _ in range(_MOST_ITERATIONS):
         low, high = (beta, high) if now > nats else (low, beta)
-        beta = _next_beta(beta, now, variance, nats)
-        beta = beta if low < beta < high else sqrt(low * high)
+        newton = _next_beta(beta, now, variance, nats)
+        beta = newton if low < newton < high else sqrt(low * high)
         now, variance = _spread(torch.mul(scores, beta, out=scaled), probs, spare)
         if abs(now - nats) <= _TOLERANCE_NATS or high - low < 1e-9 * high:
             break
@@ -221,8 +221,7 @@ def _spread(scores: Tensor, probs: Tensor, spare: Tensor) -> tuple[float, float]
 class EntropyMinimisation(Stateless):
     """EM-INF: sharpen the positions at which the model hesitates. Stateless.
 
-    Matters only where tokens are drawn (the authors draw at temperature 0.1 behind it): the best
-    token stays. Notes ``entropy_minimised`` where it acts.
+    Matters only where tokens are drawn: the best one stays. Notes ``entropy_minimised``.
 
     Attributes:
         threshold: See `minimise_entropy`.

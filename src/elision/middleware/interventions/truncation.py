@@ -1,7 +1,7 @@
 """Truncation: keep the head of the distribution, send the rest to -inf.
 
-The kept sets are those of the Hugging Face warpers. Rows are long and kept sets short, so each rule
-looks at the best tokens first and falls back to the full rule, a sort, where those do not tell.
+The kept sets are those of the Hugging Face warpers. Kept sets are short, so each rule looks at the
+best tokens first and falls back to the full rule where those do not tell.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _FOLD = 8
 def best_tokens(row: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the *k* best scores and their ids, best first, exactly as ``topk`` would.
 
-    The row is folded into columns of eight: whoever is among the best *k* stands in one of the
-    *k* columns with the best maxima, so only those are searched: a fifth of ``topk``'s time.
+    Folded into columns of eight, the row has its best *k* in the *k* columns with the best maxima:
+    only those are searched, in a fifth of ``topk``'s time.
 
     Args:
         row: Scores, shape ``(V,)``, without NaN.
@@ -105,8 +105,9 @@ def keep_top_k(row: Tensor, k: int) -> Tensor:
 def keep_top_p(row: Tensor, p: float) -> Tensor:
     r"""Keep the smallest set of best tokens whose mass reaches *p*.
 
-    A token is kept if the mass of it and of all below it exceeds :math:`1 - p`. Among equal scores
-    at the edge those with the highest ids are kept, as a stable ascending sort leaves them.
+    A token is kept if the mass of it and of all below it exceeds :math:`1 - p`. Of equal scores at
+    the edge those with the highest ids are kept, as a stable sort leaves them; transformers' sort
+    is not stable on a CPU, so there its choice among equals is chance. How many is the same.
 
     Args:
         row: Scores, shape ``(V,)``; not modified.
@@ -203,8 +204,7 @@ def keep_top_n_sigma(row: Tensor, n: float) -> Tensor:
         Scores of the same shape and dtype; the same object if none goes, or fewer than 2 are there.
 
     Source:
-        Tang et al. 2024, arXiv:2411.07641; our own addition: the deviation of a masked row is that
-        of its finite scores (theirs is NaN).
+        Tang et al. 2024, arXiv:2411.07641; ours: only finite scores count (else -inf gives NaN).
     """
     if n <= 0:
         return row
