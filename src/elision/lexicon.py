@@ -10,7 +10,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from elision.errors import LexiconError
@@ -38,6 +38,8 @@ class TokenizerLexicon:
             b"" if token in self.special else piece for token, piece in enumerate(pieces)
         )
         self._text = tuple(_whole(piece) for piece in self._bytes)
+        self._continuing = tuple(t for t, b in enumerate(self._bytes) if b and b[0] & 0xC0 == 0x80)
+        self._partial = tuple(t for t, text in enumerate(self._text) if text is None)
 
     def __len__(self) -> int:
         return len(self._bytes)
@@ -51,15 +53,15 @@ class TokenizerLexicon:
         """The text of each token; None where its bytes are not whole characters."""
         return self._text
 
-    @cached_property
+    @property
     def continuing(self) -> tuple[int, ...]:
         """Tokens whose first byte continues a character: only these can complete pending bytes."""
-        return tuple(t for t, piece in enumerate(self._bytes) if piece and piece[0] & 0xC0 == 0x80)
+        return self._continuing
 
-    @cached_property
+    @property
     def partial(self) -> tuple[int, ...]:
         """Tokens whose bytes are not whole characters by themselves."""
-        return tuple(t for t, text in enumerate(self._text) if text is None)
+        return self._partial
 
     def write(self, pending: bytes, token: int) -> tuple[str, bytes]:
         """Return what *token* adds to the text, and the bytes that still wait for their character.
