@@ -20,7 +20,7 @@ from elision.errors import ElisionError
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(elision.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ("torch", "transformers", "faiss", "vllm", "langchain_core", "fastapi", "numpy", "sqlalchemy")
+HEAVY = ("torch", "transformers", "faiss", "vllm", "langchain_core", "fastapi", "numpy")
 MAX_FILE, MAX_FUNCTION = 300, 60
 LONGER = {
     "cli.py": "one command per function; splitting them would hide the list",

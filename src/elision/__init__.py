@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from elision.contract import Delta as Delta
     from elision.contract import Request as Request
     from elision.contract import Sampling as Sampling
-    from elision.middleware.sdk import chat_model as chat_model
-    from elision.middleware.sdk import connect as connect
-    from elision.middleware.sdk import load as load
-    from elision.middleware.sdk import wrap as wrap
     from elision.guards.targets import ForgetTarget as ForgetTarget
     from elision.guards.targets import Phrase as Phrase
     from elision.middleware.client import Client as Client
     from elision.middleware.interventions.processor import (
         as_logits_processor as as_logits_processor,
     )
+    from elision.middleware.sdk import chat_model as chat_model
+    from elision.middleware.sdk import connect as connect
+    from elision.middleware.sdk import load as load
+    from elision.middleware.sdk import wrap as wrap
     from elision.settings import Settings as Settings
 
 _HOMES = {
