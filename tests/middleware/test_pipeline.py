@@ -118,6 +118,17 @@ async def test_an_observed_phrase_is_counted_and_left_alone(register: Register) 
     assert done.report["notes"]["guard.observed"] == 1
 
 
+@pytest.mark.parametrize(("stop", "max_tokens"), [((), None), ((" in",), None), ((), 36)])
+async def test_an_observed_phrase_at_the_very_end_is_counted_too(
+    register: Register, stop: tuple[str, ...], max_tokens: int | None
+) -> None:
+    register.add(target("observe"))
+    pipe = pipeline(register, ScriptedEngine({"painter": f"It was {SECRET} in Lyon"}, name="model"))
+    done = await reply(pipe, ask(stop=stop, max_tokens=max_tokens))
+    assert SECRET in done.text
+    assert done.report["notes"]["guard.observed"] == 1
+
+
 async def test_who_wrote_a_phrase_may_hear_it_back_if_it_allows_echo(register: Register) -> None:
     register.add(target(allow_echo=True))
     pipe = pipeline(register)

@@ -118,6 +118,7 @@ class Reply:
             self.release.write(self.context.lexicon.finish(self.pending))
             chain = self.chain
         self.chain = chain.finish()
+        self.notes.update({k: n - self.notes[k] for k, n in self.chain.tally.items()})
         if not self._enforce(self.chain.verdicts):
             self._refuse()
 

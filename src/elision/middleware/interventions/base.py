@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -27,6 +27,16 @@ class Reads(Protocol):
 
     def read(self, text: str) -> Session:
         """Return the session after *text*; its verdict speaks of the end of *text* alone."""
+        ...
+
+
+@runtime_checkable
+class Tallies(Protocol):
+    """A session that keeps count over the whole reply, its end included."""
+
+    @property
+    def tally(self) -> Mapping[str, float]:
+        """What has been counted so far, by the key it is noted under."""
         ...
 
 
@@ -89,6 +99,12 @@ class Chain:
             if isinstance(session, Conceals):
                 scores = session.conceal(scores)
         return scores
+
+    @property
+    def tally(self) -> Mapping[str, float]:
+        """What the sessions counted over the whole reply."""
+        tallies = (s.tally for s in self.early if isinstance(s, Tallies))
+        return {key: count for tally in tallies for key, count in tally.items()}
 
     def advance(self, token: int) -> Chain:
         """Return the chain after *token*."""
