@@ -28,10 +28,10 @@ from elision.middleware.interventions.entropy import entropy
 from elision.testing import byte_lexicon
 from elision.testing.laws import awkward_rows, check_adjust, check_neutral, check_sessions
 
-EVERY = [pytest.param(make(), id=name) for name, make in INTERVENTIONS]
+EVERY = [pytest.param(make(), id=name) for name, make in INTERVENTIONS.items()]
 SHARPENS = [
     pytest.param(make(), id=name)
-    for name, make in INTERVENTIONS
+    for name, make in INTERVENTIONS.items()
     if make().stage in {Stage.ENTROPY, Stage.TEMPERATURE, Stage.TRUNCATION}
 ]
 NEUTRAL: list[Recipe] = [
@@ -140,7 +140,7 @@ def test_half_precision_rows_are_served_too(recipe: Recipe) -> None:
 
 
 def test_recipes_act_in_the_order_of_the_composition() -> None:
-    recipes = in_order(make() for _, make in reversed(INTERVENTIONS))
+    recipes = in_order(make() for make in reversed(INTERVENTIONS.values()))
     assert [type(recipe) for recipe in recipes] == [
         LogitBias,
         Repetition,
