@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from unicodedata import normalize
 
 from elision.testing.spellings import demanded, full_width
@@ -92,4 +93,9 @@ class Cursor:
 
 
 def _alike(one: str, two: str) -> bool:
-    return normalize("NFKC", one).casefold() == normalize("NFKC", two).casefold()
+    return one == two or _flat(one) == _flat(two)
+
+
+@lru_cache(maxsize=4096)
+def _flat(char: str) -> str:
+    return normalize("NFKC", char).casefold()

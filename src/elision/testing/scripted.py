@@ -83,6 +83,7 @@ class ScriptedModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untype
         self._certainty = certainty
         self._lexicon = TokenizerLexicon.of(tokenizer)
         self._pieces = _pieces(self._lexicon)
+        self._longest = max(map(len, self._pieces))
         self._bos = cast("int", tokenizer.bos_token_id)
         self._eos = cast("int", tokenizer.eos_token_id)
         self._draw_(seed)
@@ -148,7 +149,8 @@ class ScriptedModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untype
 
     def _spell(self, data: bytes) -> list[int]:
         """Return the tokens that *data* begins with, the longest first."""
-        found = [self._pieces.get(data[:end]) for end in range(len(data), 0, -1)]
+        reach = min(len(data), self._longest)
+        found = [self._pieces.get(data[:end]) for end in range(reach, 0, -1)]
         return [token for token in found if token is not None]
 
     def _read(self, ids: list[int]) -> _Read:

@@ -11,13 +11,14 @@ from functools import lru_cache
 from typing import TypeAlias
 from unicodedata import category, normalize
 
-from elision.guards.normal import N, N_b
+from elision.guards.normal import SEP, N, N_b
 from elision.testing.laws.channels import Said, heard
 
 _SHORT = 8
 """Letters up to which a phrase counts only as a word of its own, or spelled out."""
 
-_Reading: TypeAlias = Callable[[str], "tuple[str, ...]"]
+_Reading: TypeAlias = Callable[[str], str]
+"""Turns a text into its words, runs of letters and digits, each between two bars."""
 
 
 def check_never_leaks(said: Said, phrases: Sequence[str], *, before: str = "") -> None:
@@ -41,8 +42,8 @@ def check_never_leaks(said: Said, phrases: Sequence[str], *, before: str = "") -
     """
     for channel, text, known in heard(said, before=before):
         for number, phrase in enumerate(phrases):
-            for words in (_plain_words, _guard_words):
-                leaked = _count(phrase, known + text, words) > _count(phrase, known, words)
+            for read in (_plainly, _as_guard):
+                leaked = _count(phrase, known + text, read) > _count(phrase, known, read)
                 assert not leaked, f"phrase {number} leaves by {channel}"
 
 
@@ -65,29 +66,37 @@ def check_speaks_of_nothing(spoken: Said, secrets: Sequence[str]) -> None:
             assert not spilt, f"secret {number} is spoken of in {channel}"
 
 
-def _count(phrase: str, text: str, words: _Reading) -> int:
+def _count(phrase: str, text: str, read: _Reading) -> int:
     """Return how often *phrase* is found in *text*, by the rule of its length."""
-    own, said = words(phrase), words(text)
-    letters = "".join(own)
+    if not text:
+        return 0
+    own, said = read(phrase), read(text)
+    letters = own.replace("|", "")
     if len(letters) > _SHORT:
-        return "".join(said).count(letters)
-    return sum(_runs(said, form) for form in {own, tuple(letters)})
-
-
-def _runs(words: tuple[str, ...], form: tuple[str, ...]) -> int:
-    ends = range(len(form), len(words) + 1)
-    return sum(words[end - len(form) : end] == form for end in ends)
+        return said.replace("|", "").count(letters)
+    return sum(said.count(form) for form in {own, "".join(f"|{c}|" for c in letters)})
 
 
 @lru_cache(maxsize=4096)
-def _plain_words(text: str) -> tuple[str, ...]:
-    """Return runs of letters and digits; case, width, accents and invisible characters aside."""
-    flat = normalize("NFKD", normalize("NFKD", text).casefold())
-    seen = (c for c in flat if category(c)[0] != "M" and category(c) != "Cf")
-    return tuple("".join(c if category(c)[0] in "LN" else " " for c in seen).split())
+def _plainly(text: str) -> str:
+    """Return the words of *text*; case, width, accents and invisible characters aside."""
+    return "".join(f"|{word}|" for word in text.translate(_PLAIN).split())
 
 
 @lru_cache(maxsize=4096)
-def _guard_words(text: str) -> tuple[str, ...]:
-    """Return the words that the guard reads in N_b."""
-    return tuple("".join(c if N(c) else " " for c in N_b(text)).split())
+def _as_guard(text: str) -> str:
+    """Return the words of *text* as the guard reads them in N_b."""
+    return "".join(f"|{word}|" for word in N_b(text).split(SEP) if word)
+
+
+class _Plain(dict[int, str]):
+    """What one code point comes to in the plainer reading, filled as it is asked."""
+
+    def __missing__(self, code: int) -> str:
+        flat = normalize("NFKD", normalize("NFKD", chr(code)).casefold())
+        seen = [c for c in flat if category(c)[0] != "M" and category(c) != "Cf"]
+        self[code] = "".join(c if category(c)[0] in "LN" else " " for c in seen)
+        return self[code]
+
+
+_PLAIN = _Plain()
