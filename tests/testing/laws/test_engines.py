@@ -7,21 +7,14 @@ from typing import Any
 
 import pytest
 
-from elision.contract import Delta, Engine, Plan, Request, Sampling, Usage, collect
+from elision.contract import Delta, Engine, Plan, Request, Sampling, Usage
 from elision.errors import EngineError, GuardError
-from elision.middleware.engines.causal import CausalModel
-from elision.middleware.engines.local import LocalEngine
-from elision.testing import Breaking, TextEngine, byte_tokenizer, tiny_model
+from elision.testing import Breaking
 from elision.testing.laws import (
     acheck_fails_closed,
     acheck_restored,
     acheck_stream_equals_whole,
-    check_fails_closed,
-    check_restored,
-    check_stream_equals_whole,
-    check_stream_form,
 )
-from elision.testing.models import ARCHITECTURES
 from elision.testing.scripted import ScriptedEngine
 
 FACTS = {"capital of France": "The capital of France is Paris.", "author": "Basil Mahfouz."}
@@ -36,6 +29,8 @@ def _plan(question: str = "capital of France", *, temperature: float = 1.0, **mo
 def _scripted() -> ScriptedEngine:
     return ScriptedEngine(FACTS)
 
+
+END = Delta(usage=Usage(), report={})
 
 Tamper = Callable[["Tampered", Plan], AsyncIterator[Delta]]
 
@@ -179,31 +174,6 @@ async def test_a_stream_that_differs_is_caught(tamper: Tamper, said: str) -> Non
         await engine.aclose()
 
 
-END = Delta(usage=Usage(), report={})
-
-
-@pytest.mark.parametrize(
-    ("deltas", "said"),
-    [
-        ([], "empty"),
-        ([Delta(finish="stop")], "no usage"),
-        ([Delta(finish="stop"), replace(END, report=None)], "no report"),
-        ([Delta(finish="stop"), replace(END, text="x")], "carries text"),
-        ([END, Delta(finish="stop"), END], "usage before the end"),
-        ([Delta(report={}), END], "a report before the end"),
-        ([Delta(finish="stop"), Delta(text="x"), END], "follows the end of choice 0"),
-        ([Delta(finish="stop"), Delta(finish="stop"), END], "follows the end of choice 0"),
-        ([Delta(text="x"), END], r"choices \[\] ended; 1 were"),
-        ([Delta(finish="stop"), Delta(choice=1, finish="stop"), END], r"choices \[0, 1\] ended"),
-    ],
-)
-def test_a_stream_of_another_form_is_caught(deltas: list[Delta], said: str) -> None:
-    check_stream_form([Delta(text="x"), Delta(finish="stop"), END], n=1)
-
-    with pytest.raises(AssertionError, match=said):
-        check_stream_form(deltas, n=1)
-
-
 # --- law 7 ---------------------------------------------------------------------------------------
 
 
@@ -286,37 +256,3 @@ async def test_a_reply_too_short_to_break_in_is_no_proof() -> None:
 
     with pytest.raises(AssertionError, match="the reply has 2 tokens; more than 3 needed"):
         await acheck_fails_closed(_scripted, short)
-
-
-# --- real engines --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_local_engine_is_lawful_on_every_tiny_model(architecture) -> None:
-    def make() -> LocalEngine:
-        model = CausalModel(tiny_model(architecture), byte_tokenizer(), name=architecture)
-        return LocalEngine(model)
-
-    plan = _plan()
-    check_restored(make, plan)
-    check_fails_closed(make, plan, after=(1,))
-    check_stream_equals_whole(make(), plan)
-
-
-def test_a_text_engine_streams_what_it_says_whole() -> None:
-    check_stream_equals_whole(TextEngine("Some text, as it comes."), _plan(n=2))
-
-
-async def test_a_text_engine_is_restored() -> None:
-    await acheck_restored(lambda: TextEngine("Some text."), _plan())
-
-
-async def test_an_abandoned_stream_is_closed() -> None:
-    engine = TextEngine("Some text.")
-    stream = engine.stream(_plan())
-    await anext(stream)
-    assert engine.n_open == 1
-    await stream.aclose()  # type: ignore[attr-defined]
-
-    assert engine.n_open == 0
-    assert (await collect(engine.stream(_plan()))).text == "Some text."

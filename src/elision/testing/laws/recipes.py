@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Branch = Callable[[tuple[int, ...]], Tensor]
+    _Seen = tuple[Session, tuple[object, ...]]
 
 
 def awkward_rows(vocab_size: int, *, seed: int = 0) -> tuple[Tensor, ...]:
@@ -145,19 +146,8 @@ def check_sessions(
     first = recipe.begin(context)
     trail = [(first, look(first, 0))]
     for position, token in enumerate(tokens):
-        session, seen = trail[-1]
         where = f"{_name(recipe)}, position {position}"
-        after = session.advance(token)
-        told = look(after, position + 1)
-        assert _same(look(session, position), seen), f"{where}: advance changed the old session"
-        session.advance(other).advance(token)
-        session.finish()
-        assert _same(look(session, position), seen), f"{where}: a branch changed the old session"
-        assert _same(look(after, position + 1), told), f"{where}: a branch changed its sibling"
-        assert _same(look(session.advance(token), position + 1), told), (
-            f"{where}: advancing twice by the same token gives two behaviours"
-        )
-        trail.append((after, told))
+        trail.append(_check_step(look, trail[-1], position, (token, other), where))
     for position, (session, seen) in enumerate(trail):
         assert _same(look(session, position), seen), (
             f"{_name(recipe)}, position {position}: a later token changed an old session"
@@ -165,6 +155,23 @@ def check_sessions(
     assert _same(look(recipe.begin(context), 0), trail[0][1]), (
         f"{_name(recipe)}: a request changed the recipe that the next one begins with"
     )
+
+
+def _check_step(
+    look: _Look, last: _Seen, position: int, tokens: tuple[int, int], where: str
+) -> _Seen:
+    """Advance by the first of *tokens*, stray by the second; return what follows the first."""
+    (session, seen), (token, other) = last, tokens
+    after = session.advance(token)
+    told = look(after, position + 1)
+    assert _same(look(session, position), seen), f"{where}: advance changed the old session"
+    session.advance(other).advance(token)
+    session.finish()
+    assert _same(look(session, position), seen), f"{where}: a branch changed the old session"
+    assert _same(look(after, position + 1), told), f"{where}: a branch changed its sibling"
+    again = look(session.advance(token), position + 1)
+    assert _same(again, told), f"{where}: advancing twice by one token gives two behaviours"
+    return after, told
 
 
 class _Look:
