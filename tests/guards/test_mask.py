@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from elision.contract import ALLOW, Context, Here, Recipe, Stage
+from elision.contract import ALLOW, Context, Here, Recipe, Refuse, Stage
 from elision.errors import ConfigError
 from elision.guards.mask import PhraseMask, PhrasePenalty, forbid
 from elision.guards.phrases import Owner, PatternSet
@@ -187,6 +187,28 @@ def test_an_old_session_is_untouched_by_the_new_one() -> None:
         assert new.adjust(row, Here(row)) is row
         assert old.adjust(row, Here(row)) is not row
         assert (new.held, new.verdict, new.finish()) == (0, ALLOW, new)
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "refused"),
+    [
+        ("", "male", True),
+        ("", "a male", True),
+        ("", "a male ", False),
+        ("", "malev", False),
+        ("fe", "male", False),
+        ("mal", "e", True),
+        ("male", "", False),
+        ("male", "\u0301", False),
+    ],
+)
+def test_a_text_that_is_cut_behind_a_phrase_is_refused(
+    before: str, text: str, refused: bool
+) -> None:
+    session = PhraseMask(product=MALE).begin(context(before=before))
+    assert session.read(text).verdict == ALLOW
+    assert isinstance(session.read(text).finish().verdict, Refuse) == refused
+    assert session.finish().verdict == ALLOW
 
 
 def test_sessions_can_be_compared_and_hashed() -> None:

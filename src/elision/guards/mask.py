@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from math import inf, log
 from typing import TYPE_CHECKING, Final
 
-from elision.contract import ALLOW, Context, Here, Stage
+from elision.contract import ALLOW, Context, Here, Refuse, Stage, Verdict
 from elision.errors import ConfigError
+from elision.guards.normal import N
 from elision.guards.phrases import Reading
 from elision.guards.product import Blocked, Product
 
@@ -54,13 +55,19 @@ class PhraseMask:
 
 @dataclass(frozen=True, slots=True)
 class MaskSession:
-    """One choice under a `PhraseMask`; holds nothing, for what it allows is final."""
+    """One choice under a `PhraseMask`; holds nothing, for what it allows is final.
+
+    Attributes:
+        is_cut: Whether the text ends where no token does.
+        verdict: `Refuse` if the text was cut just behind a phrase; else `ALLOW`.
+    """
 
     recipe: PhraseMask
     reading: Reading
     excluded: frozenset[int]
+    is_cut: bool = False
+    verdict: Verdict = ALLOW
     held = 0
-    verdict = ALLOW
 
     def adjust(self, logits: Tensor, here: Here) -> Tensor:
         """Return the scores with blocked tokens at ``-inf``; see `forbid`."""
@@ -72,8 +79,18 @@ class MaskSession:
         reading = self.recipe.product.advance(self.reading, token)
         return MaskSession(self.recipe, reading, self.excluded)
 
+    def read(self, text: str) -> MaskSession:
+        """Return the session after *text*, which a stop text may have cut within a token.
+
+        Of *malevolent* the mask allows every token; cut before *volent* it is another word.
+        """
+        reading = self.recipe.product.patterns.read(self.reading, text)
+        return MaskSession(self.recipe, reading, self.excluded, is_cut=bool(N(text)))
+
     def finish(self) -> MaskSession:
         """Return the session after the end of the text."""
+        if self.is_cut and self.recipe.product.completed(self.reading, self.excluded):
+            return replace(self, verdict=Refuse())
         return self
 
 
@@ -110,7 +127,7 @@ class PenaltySession:
 
     recipe: PhrasePenalty
     reading: Reading
-    excluded: frozenset[int] = field(default=frozenset())
+    excluded: frozenset[int]
     held = 0
     verdict = ALLOW
 

@@ -91,6 +91,11 @@ class _Side:
         """Return whether *piece*, read from *state*, completes a phrase."""
         return any(owner not in excluded for owner in self._completed(state, piece))
 
+    def completed(self, state: int, excluded: Set[int]) -> bool:
+        """Return whether a phrase ends in *state*."""
+        outputs = self.automaton.outputs(state)
+        return any(self._patterns[index].owner not in excluded for index in outputs)
+
     def hot(self, state: int) -> int:
         """Return the nearest state on *state*'s failure chain that has rests of its own."""
         return self._hot[state]
@@ -175,6 +180,12 @@ class Product:
             mask = Blocked(found, int(found.max()) if len(found) else -1)
             self._masks.put(key, mask, n_bytes=512 + 8 * len(found))
         return mask
+
+    def completed(self, reading: Reading, excluded: frozenset[int] = _NOTHING) -> bool:
+        """Return whether a phrase is complete if the text ends at *reading*."""
+        return self._plain.completed(reading.plain, excluded) or self._bounded.completed(
+            reading.bounded, excluded
+        )
 
     def _find(self, reading: Reading, excluded: frozenset[int]) -> Tensor:
         """Return the blocked tokens, uncached."""

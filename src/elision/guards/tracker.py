@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, Self
 
+from elision.guards.automaton import ROOT, Automaton
 from elision.guards.normal import SEP, fold
 from elision.guards.phrases import Pattern, PatternSet, Reading
 from elision.guards.unescape import Char
@@ -34,11 +35,27 @@ class Span:
         return Span(start, end, self.refuse or other.refuse)
 
 
+class _Trail(NamedTuple):
+    """Where an automaton stands, and where in the raw text each symbol of its state begins."""
+
+    state: int
+    starts: tuple[int, ...]
+
+    def step(self, automaton: Automaton, symbol: str, at: int) -> _Trail:
+        state = automaton.step(self.state, symbol)
+        if symbol == SEP and state == self.state:
+            return self
+        depth = automaton.depth(state)
+        return _Trail(state, (*self.starts, at)[-depth:] if depth else ())
+
+
 class Tracker:
     """Follows a text and tells the spans of the phrases in it, and what may still become one.
 
     Longest match wins and overlapping spans unite, whatever the pieces in which the text comes.
-    Positions are raw characters; text that came before the reply has negative ones.
+    Where a span is cut out, a word ends before it and another begins behind it; phrases that need
+    a word boundary are found at such seams as well. Positions are raw characters; text that came
+    before the reply has negative ones.
 
     Args:
         patterns: The phrases.
@@ -49,23 +66,29 @@ class Tracker:
     """
 
     __slots__ = (
-        "_bounded", "_bounded_starts", "_excluded", "_found", "_open", "_patterns", "_plain",
-        "_plain_starts", "length",
+        "_behind", "_bounded", "_excluded", "_found", "_glued", "_is_seam", "_open", "_patterns",
+        "_plain", "length",
     )  # fmt: skip
 
     def __init__(self, patterns: PatternSet, *, excluded: Set[int] = frozenset()) -> None:
         self._patterns = patterns
         self._excluded = excluded
-        self._plain, self._bounded, _ = patterns.start
-        self._plain_starts: tuple[int, ...] = ()
-        self._bounded_starts: tuple[int, ...] = (0,) if self._bounded else ()
-        self._open: Span | None = None
-        self._found: tuple[Span, ...] = ()
+        self._plain = _Trail(patterns.start.plain, ())
+        self._bounded = self._fresh(0)
+        self._behind: tuple[_Trail, ...] = ()  # trails that began at a seam
+        self._is_seam = False  # whether a span ended with the last letter
+        self._open: Span | None = None  # waits for its word boundary
+        self._glued: tuple[Span, ...] = ()  # would be complete, were a span to begin at their end
+        self._found: tuple[Span, ...] = ()  # complete, but may yet unite with others
         self.length = 0
 
-    def fork(self) -> Tracker:
+    def _fresh(self, at: int) -> _Trail:
+        state = self._patterns.start.bounded
+        return _Trail(state, (at,) if state != ROOT else ())
+
+    def fork(self) -> Self:
         """Return another tracker at the same place."""
-        other = object.__new__(Tracker)
+        other = object.__new__(type(self))
         for name in Tracker.__slots__:
             setattr(other, name, getattr(self, name))
         return other
@@ -73,15 +96,14 @@ class Tracker:
     @property
     def reading(self) -> Reading:
         """Where the automata stand."""
-        return Reading(self._plain, self._bounded)
+        return Reading(self._plain.state, self._bounded.state)
 
     @property
     def frontier(self) -> int:
         """Where the longest end of the text that may grow into a phrase begins."""
-        plain = self._plain_starts[0] if self._plain_starts else self.length
         # The separator before a word is no part of what must be held.
-        bounded = self._bounded_starts[1] if len(self._bounded_starts) > 1 else self.length
-        return min(plain, bounded)
+        begun = [t.starts[1] for t in (self._bounded, *self._behind) if len(t.starts) > 1]
+        return min([self.length, *self._plain.starts[:1], *begun])
 
     def safe(self, *, limit: int | None = None) -> int:
         """Return where the text begins of which it is not settled yet what becomes of it.
@@ -91,8 +113,9 @@ class Tracker:
                 what already is one does not count.
         """
         grows = self.frontier if limit is None else max(self.frontier, self.length - limit)
-        spans = self._found if self._open is None else (*self._found, self._open)
-        return min([grows, *(span.start for span in spans)])
+        spans = (*self._found, *self._glued, *((self._open,) if self._open else ()))
+        starts: list[int] = [span.start for span in spans]
+        return min([grows, *starts])
 
     def skip(self, text: str) -> None:
         """Read *text* that the reply continues; what is complete in it is not the reply's."""
@@ -135,15 +158,16 @@ class Tracker:
             self._add(Span(self._found[-1].start, char.end, refuse=False))
 
     def _step(self, symbol: str, at: int) -> None:
-        patterns = self._patterns
+        bounded = self._patterns.bounded
         if symbol != SEP:
-            self._plain = patterns.plain.step(self._plain, symbol)
-            depth = patterns.plain.depth(self._plain)
-            self._plain_starts = (*self._plain_starts, at)[-depth:] if depth else ()
-        before, self._bounded = self._bounded, patterns.bounded.step(self._bounded, symbol)
-        if symbol != SEP or self._bounded != before:
-            depth = patterns.bounded.depth(self._bounded)
-            self._bounded_starts = (*self._bounded_starts, at)[-depth:] if depth else ()
+            self._plain = self._plain.step(self._patterns.plain, symbol, at)
+        if self._is_seam and symbol != SEP:
+            self._behind = (*self._behind, self._fresh(at))
+        self._is_seam = False
+        self._bounded = self._bounded.step(bounded, symbol, at)
+        if self._behind:
+            stepped = (trail.step(bounded, symbol, at) for trail in self._behind)
+            self._behind = tuple(t for t in stepped if len(t.starts) > 1 and t != self._bounded)
 
     def _settled(self) -> Iterator[Span]:
         """Yield the spans that nothing to come can overlap any more."""
@@ -162,27 +186,44 @@ class Tracker:
 
     def _match(self, end: int) -> None:
         """Note what the last letter completed; a word that went on completed nothing."""
-        self._open = None
-        patterns = self._patterns
-        for index in patterns.plain.outputs(self._plain):
-            self._note(patterns.plain_patterns[index], self._plain_starts, end)
-        for index in patterns.bounded.outputs(self._bounded):
-            self._note(patterns.bounded_patterns[index], self._bounded_starts, end)
+        if self._open is not None or self._glued:
+            self._keep_glued()
+        patterns, plain = self._patterns, self._plain
+        if patterns.plain.matches(plain.state):
+            self._note(patterns.plain_patterns, patterns.plain.outputs(plain.state), plain, end)
+        for trail in (self._bounded, *self._behind):
+            if patterns.bounded.matches(trail.state):
+                outputs = patterns.bounded.outputs(trail.state)
+                self._note(patterns.bounded_patterns, outputs, trail, end)
 
-    def _note(self, pattern: Pattern, starts: tuple[int, ...], end: int) -> None:
-        if pattern.owner in self._excluded:
-            return
-        first = starts[len(starts) - len(pattern.text) + (pattern.form != "N")]
-        refuse = self._patterns.owners[pattern.owner].action in _ENDING
-        span = Span(first, end, refuse)
-        if pattern.closed:
-            self._open = span if self._open is None else self._open.united(span)
-        else:
-            self._add(span)
+    def _keep_glued(self) -> None:
+        """Remember what would be a word if a span began where it ends, as long as one may."""
+        glued = (*self._glued, *((self._open,) if self._open else ()))
+        begun = min(self._plain.starts, default=self.length)
+        self._open, self._glued = None, tuple(span for span in glued if begun <= span.end)
+
+    def _note(
+        self, patterns: tuple[Pattern, ...], outputs: Iterable[int], trail: _Trail, end: int
+    ) -> None:
+        for index in outputs:
+            pattern = patterns[index]
+            if pattern.owner in self._excluded:
+                continue
+            first = trail.starts[len(trail.starts) - len(pattern.text) + (pattern.form != "N")]
+            action = self._patterns.owners[pattern.owner].action
+            span = Span(first, end, action in _ENDING)
+            if pattern.closed:
+                self._open = span if self._open is None else self._open.united(span)
+            else:
+                self._is_seam = True
+                self._add(span)
 
     def _add(self, span: Span) -> None:
         if span.end <= 0:
             return
+        for word in self._glued:
+            if word.end == span.start:
+                span = span.united(word)
         apart = []
         for other in self._found:
             if other.start < span.end and span.start < other.end:
