@@ -15,6 +15,7 @@ from torch import Tensor
 from elision.contract import Here
 from elision.errors import ConfigError
 from elision.middleware.interventions import EntropyMinimisation, TargetEntropy, Temperature
+from elision.middleware.interventions import entropy as module
 from elision.middleware.interventions.entropy import (
     _buffers,
     _describe,
@@ -56,6 +57,11 @@ def adam_by_autograd(
     return theta.detach(), entropies
 
 
+def off_the_mean(z: Tensor) -> bool:
+    """Whether no token sits where the gradient changes sign: there Adam amplifies rounding."""
+    return bool(((z - (z.double() * z.double().softmax(-1)).sum()).abs() > 1e-3).all())
+
+
 # --- Laws ----------------------------------------------------------------------------------------
 
 
@@ -73,13 +79,13 @@ def test_below_the_threshold_nothing_is_touched(row: list[float]) -> None:
     assert temperature_for_entropy(z, entropy(z) + 1e-3) == 1
 
 
-@given(row=rows, masked=st.integers(1, 20))
-def test_masked_tokens_do_not_exist_for_the_others(row: list[float], masked: int) -> None:
-    z = torch.tensor(row)
+@given(row=st.lists(st.integers(-60, 60), min_size=2, max_size=48), masked=st.integers(1, 20))
+def test_masked_tokens_do_not_exist_for_the_others(row: list[int], masked: int) -> None:
+    z = torch.tensor(row) / 8
     longer = torch.cat((z, torch.full((masked,), -INF)))
     out = minimise_entropy(longer)
     assert out[len(row) :].isneginf().all()
-    if entropy(z) >= 0.3:
+    if off_the_mean(z) and abs(entropy(z) - 0.3) > 1e-4:
         assert torch.allclose(out[: len(row)], minimise_entropy(z), atol=1e-4)
     assert temperature_for_entropy(longer, 0.2) == pytest.approx(
         temperature_for_entropy(z, 0.2), rel=1e-3
@@ -133,8 +139,7 @@ def test_closed_form_adam_equals_autograd_on_any_short_row(row: list[float]) -> 
     z = torch.tensor(row)
     wanted, entropies = adam_by_autograd(z, threshold=0.3, kl_weight=0.05, lr=0.1, steps=3)
     assume(min(abs(h - 0.3) for h in entropies) > 1e-4)
-    mean = float((z.double() * z.double().softmax(-1)).sum())
-    assume(min(abs(value - mean) for value in row) > 1e-3)
+    assume(off_the_mean(z))
     got = minimise_entropy(z)
     assert (got.double().softmax(-1) - wanted.softmax(-1)).abs().max() < 1e-5
 
@@ -273,6 +278,20 @@ def test_tokens_without_mass_stay_exactly_where_they_were() -> None:
     out = minimise_entropy(z)
     assert out is not z
     assert torch.equal(out[2:], z[2:])
+
+
+@pytest.mark.parametrize("nats", [0.05, 0.3, 1.0])
+def test_a_temperature_takes_a_handful_of_evaluations(
+    nats: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spread, calls = module._spread, []
+    monkeypatch.setattr(module, "_spread", lambda *given: calls.append(1) or spread(*given))
+    draw = torch.Generator().manual_seed(3)
+    noise = torch.randn(50_000, generator=draw)
+    for z in (noise * 4, noise * 2, noise / 2 - 1.3 * torch.arange(1.0, 50_001).log()):
+        calls.clear()
+        temperature_for_entropy(z, nats)
+        assert len(calls) <= 7
 
 
 def test_ties_at_the_top_stop_at_the_coldest_temperature() -> None:

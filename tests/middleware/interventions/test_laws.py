@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from elision.contract import Context, Here, Recipe, Stage, in_order
@@ -97,7 +97,7 @@ def test_the_best_token_stays_the_best(recipe: Recipe, row: list[float]) -> None
     best = z == z.max()
     assert (out[best] == out.max()).any()
     if not isinstance(recipe, TopP):  # of a tie at its edge, top-p keeps only some
-        assert (out[best] == out.max()).all()
+        assert torch.isclose(out[best], out.max(), atol=1e-5).all()
 
 
 @pytest.mark.parametrize("recipe", SHARPENS)
@@ -110,21 +110,22 @@ def test_entropy_never_rises(recipe: Recipe, row: list[float]) -> None:
 
 @pytest.mark.parametrize("recipe", SHARPENS)
 @given(
-    row=st.lists(st.floats(-20, 20, width=32), min_size=8, max_size=48, unique=True),
+    row=st.lists(st.integers(-80, 80), min_size=8, max_size=48, unique=True),
     order=st.randoms(use_true_random=False),
 )
 def test_naming_the_tokens_otherwise_changes_nothing(
-    recipe: Recipe, row: list[float], order: Random
+    recipe: Recipe, row: list[int], order: Random
 ) -> None:
-    session = recipe.begin(context(len(row)))
-    z = torch.tensor(row)
+    session, z = recipe.begin(context(len(row))), torch.tensor(row) / 8
+    # Sums in another order: only what stands on the very edge may fall to the other side.
+    mean = (z.double() * z.double().softmax(-1)).sum()
+    assume(recipe.stage != Stage.ENTROPY or ((z - mean).abs() > 1e-3).all())
     places = list(range(len(row)))
     order.shuffle(places)
     shuffled = z[places]
     out, again = session.adjust(z, Here(z))[places], session.adjust(shuffled, Here(shuffled))
-    # Sums in another order: a set may change only where a token stands on its very edge.
-    agree = torch.isclose(out, again, atol=2e-3) | (out == again)
-    assert agree.sum() >= len(row) - 1
+    agree = torch.isclose(out, again, atol=1e-4) | (out == again)
+    assert agree.sum() >= len(row) - (recipe.stage == Stage.TRUNCATION)
 
 
 @pytest.mark.parametrize("recipe", EVERY)
