@@ -57,6 +57,16 @@ def test_a_state_stands_for_the_longest_end_that_begins_a_pattern(
     assert automaton.depth(state) == max(tails)
 
 
+@given(PATTERNS, st.text("abc", max_size=30))
+def test_what_may_grow_is_the_longest_end_that_is_not_a_whole_pattern_yet(
+    patterns: list[str], text: str
+) -> None:
+    automaton = Automaton(patterns)
+    ends = [text[at:] for at in range(len(text) + 1)]
+    growing = [end for end in ends if any(p.startswith(end) and p != end for p in patterns)]
+    assert automaton.growing(automaton.read(ROOT, text)) == max(map(len, growing))
+
+
 @given(BOUNDED, st.lists(st.text(["a", "b", SEP], max_size=4), max_size=6))
 def test_pieces_read_like_the_whole_with_its_separators_collapsed(
     patterns: list[str], pieces: list[str]

@@ -43,6 +43,7 @@ class Automaton:
         self._order = sorted(range(len(self._depth)), key=self._depth.__getitem__)
         self._fail = self._failures()
         self._match = self.nearest(self._ids)
+        self._growing = self.nearest(set(self._parent))
 
     def __len__(self) -> int:
         """Return the number of states, the root included."""
@@ -118,6 +119,10 @@ class Automaton:
     def depth(self, state: int) -> int:
         """Return how many symbols *state* stands for."""
         return self._depth[state]
+
+    def growing(self, state: int) -> int:
+        """Return how many of the last symbols may yet grow into a longer pattern."""
+        return self._depth[self._growing[state]]
 
     def failure(self, state: int) -> int:
         """Return the state of the longest proper end of *state*'s string that begins a pattern."""

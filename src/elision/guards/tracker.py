@@ -48,6 +48,11 @@ class _Trail(NamedTuple):
         depth = automaton.depth(state)
         return _Trail(state, (*self.starts, at)[-depth:] if depth else ())
 
+    def growing(self, automaton: Automaton) -> tuple[int, ...]:
+        """Return where the symbols begin that may yet grow into a pattern."""
+        depth = automaton.growing(self.state)
+        return self.starts[-depth:] if depth else ()
+
 
 class Tracker:
     """Follows a text and tells the spans of the phrases in it, and what may still become one.
@@ -101,9 +106,12 @@ class Tracker:
     @property
     def frontier(self) -> int:
         """Where the longest end of the text that may grow into a phrase begins."""
-        # The separator before a word is no part of what must be held.
-        begun = [t.starts[1] for t in (self._bounded, *self._behind) if len(t.starts) > 1]
-        return min([self.length, *self._plain.starts[:1], *begun])
+        patterns = self._patterns
+        grows = [self.length, *self._plain.growing(patterns.plain)[:1]]
+        for trail in (self._bounded, *self._behind):
+            # The separator before a word is no part of what must be held.
+            grows += trail.growing(patterns.bounded)[1:2]
+        return min(grows)
 
     def safe(self, *, limit: int | None = None) -> int:
         """Return where the text begins of which it is not settled yet what becomes of it.
@@ -131,10 +139,11 @@ class Tracker:
             self._extend(char)
         for symbol in symbols:
             self._step(symbol, char.start)
-            yield from self._settled()
             if symbol == SEP:
                 yield from self._close()
-            else:
+                yield from self._settled(self.frontier)
+            else:  # accents may follow, so what ends with this letter waits for the next
+                yield from self._settled(self._begun())
                 self._match(char.end)
                 yield from self._refused()
 
@@ -169,13 +178,16 @@ class Tracker:
             stepped = (trail.step(bounded, symbol, at) for trail in self._behind)
             self._behind = tuple(t for t in stepped if len(t.starts) > 1 and t != self._bounded)
 
-    def _settled(self) -> Iterator[Span]:
-        """Yield the spans that nothing to come can overlap any more."""
-        if self._found:
-            frontier = self.frontier
-            while self._found and self._found[0].end <= frontier:
-                span, self._found = self._found[0], self._found[1:]
-                yield span
+    def _begun(self) -> int:
+        """Return where the longest end of the text that begins a phrase, or is one, begins."""
+        bounded = [start for trail in (self._bounded, *self._behind) for start in trail.starts[1:2]]
+        return min([self.length, *self._plain.starts[:1], *bounded])
+
+    def _settled(self, frontier: int) -> Iterator[Span]:
+        """Yield the spans before *frontier*: nothing to come can overlap them any more."""
+        while self._found and self._found[0].end <= frontier:
+            span, self._found = self._found[0], self._found[1:]
+            yield span
 
     def _close(self) -> Iterator[Span]:
         """Accept the phrase that waited for a word boundary."""
@@ -233,10 +245,9 @@ class Tracker:
         self._found = tuple(sorted([*apart, span], key=lambda s: s.start))
 
     def _refused(self) -> Iterator[Span]:
-        """Yield at once what ends the answer, after what stands before it."""
-        for span in self._found:
+        """Yield at once what ends the answer, after what stands before it; it is never let go."""
+        for index, span in enumerate(self._found):
             if span.refuse:
-                ready = tuple(s for s in self._found if s.start <= span.start)
-                self._found = self._found[len(ready) :]
-                yield from ready
+                before, self._found = self._found[:index], self._found[index:]
+                yield from (*before, span)
                 return
