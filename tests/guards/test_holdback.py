@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import re
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given, settings
@@ -59,11 +60,22 @@ def spoken(holdback: HoldBack, pieces: list[str]) -> tuple[str, Verdict]:
     return "".join([*out, text]), verdict
 
 
+def readings(text: str) -> list[str]:
+    """Return *text* in N_b, once for every choice of the capitals that begin a word in a word."""
+    bare = re.sub("[\u0300-\u036f\u200b]", "", normalize("NFD", text))
+    parts = re.split("(?<=[a-z0-9])(?=[A-Z])", bare)
+    joined = [parts[0]]
+    for part in parts[1:]:
+        joined = [before + glue + part for before in joined for glue in ("", " ")]
+    return [SEP + N_b(reading) + SEP for reading in joined]
+
+
 def leaks(text: str) -> bool:
     """Return whether *text* holds a banned phrase, by plain search."""
-    bound = SEP + N_b(text) + SEP
-    short = re.search(f"{SEP}(male|m{SEP}a{SEP}l{SEP}e){SEP}", bound)
-    return bool(short) or any(phrase in N(text) for phrase in BANNED[1:])
+    short = re.compile(f"{SEP}(male|m{SEP}a{SEP}l{SEP}e){SEP}")
+    return any(short.search(reading) for reading in readings(text)) or any(
+        phrase in N(text) for phrase in BANNED[1:]
+    )
 
 
 @thorough

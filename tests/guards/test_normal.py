@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elision.guards.confusables import CONFUSABLES
-from elision.guards.normal import SEP, N, N_b, aligned, fold
+from elision.guards.normal import SEP, N, N_b, aligned, ends_inside, fold, word_starts, words_apart
 
 TRICKY = st.sampled_from(
     "aAé\u0301\u200b\u00ad .-'ßŒﬁ½İıАаΝνＨ①🅰🇦❶٣ʼ™가각한ᄀ\ufdfa東ー\ue000\ud800😀\x1f"
@@ -151,3 +151,18 @@ def test_unicodes_intentional_confusables_are_one_letter() -> None:
 def test_no_image_of_a_look_alike_is_a_look_alike() -> None:
     assert not {c for image in CONFUSABLES.values() for c in image} & CONFUSABLES.keys()
     assert all(key.casefold() == key for key in CONFUSABLES)
+
+
+def test_a_capital_behind_a_small_letter_or_a_digit_begins_a_word() -> None:
+    assert word_starts("isParis and isNOT2Late") == (2, 14, 18)
+    assert word_starts("PARIS Paris") == ()
+    assert word_starts("Paris", inside=True) == (0,)
+    assert word_starts("is\u200bParis e\u0301Paris") == (3, 11)
+    assert set(words_apart("isParis")) == {N_b("isParis"), N_b("is Paris")}
+
+
+@given(st.text("aB1 é\u200b\u0301", max_size=8), st.text("aB1 é\u200b\u0301", max_size=8))
+def test_where_words_begin_inside_words_does_not_depend_on_the_cut(a: str, b: str) -> None:
+    behind = word_starts(b, inside=ends_inside(a))
+    assert word_starts(a + b) == (*word_starts(a), *(len(a) + at for at in behind))
+    assert ends_inside(a + b) == ends_inside(b, inside=ends_inside(a))

@@ -74,6 +74,15 @@ class MaskSession:
         blocked = self.recipe.product.blocked(self.reading, self.excluded)
         return forbid(logits, blocked, here, min_mass=self.recipe.min_mass)
 
+    def conceal(self, scores: Tensor) -> Tensor:
+        """Return *scores* without the tokens that are a phrase by themselves.
+
+        Behind a letter such a token is no word of its own and may come; a list of alternatives
+        would show it as one.
+        """
+        product = self.recipe.product
+        return forbid(scores, product.blocked(product.patterns.start, self.excluded), min_mass=0.0)
+
     def advance(self, token: int) -> MaskSession:
         """Return the session after *token*."""
         reading = self.recipe.product.advance(self.reading, token)

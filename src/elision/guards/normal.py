@@ -12,6 +12,8 @@ of a text come to, one by one, is what the text comes to.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import combinations, pairwise
 from typing import Final
 from unicodedata import category, digit, normalize
 
@@ -19,6 +21,9 @@ from elision.guards.confusables import CONFUSABLES
 
 SEP: Final = "\x1f"
 """Stands in N_b for a run of characters that are neither letters nor digits; sorts before both."""
+
+MOST_APART: Final = 6
+"""Capitals inside one token that are taken as optional word starts; tokens with more are noise."""
 
 _RUNS: Final = re.compile(f"{SEP}+")
 
@@ -71,6 +76,45 @@ def N_b(text: str) -> str:  # noqa: N802
     Marks and ignorable characters vanish without being separators. Nothing is added at the ends.
     """
     return _RUNS.sub(SEP, text.translate(_FOLD))
+
+
+def word_starts(text: str, *, inside: bool = False) -> tuple[int, ...]:
+    """Return the indices of the capitals that begin a word in the middle of one.
+
+    A capital does so after a small letter or a digit, as in ``isParis``; not after another
+    capital. What leaves nothing in N_b does not stand between.
+
+    Args:
+        text: The raw text.
+        inside: Whether the character before it is a small letter or a digit; see `ends_inside`.
+    """
+    if text.lower() == text:
+        return ()
+    starts = []
+    for index, char in enumerate(text):
+        if inside and char.isupper():
+            starts.append(index)
+        if fold(char):
+            inside = char.isalnum() and not char.isupper()
+    return tuple(starts)
+
+
+def ends_inside(text: str, *, inside: bool = False) -> bool:
+    """Return whether a capital behind *text* would begin a word in the middle of one."""
+    last = next((char for char in reversed(text) if fold(char)), None)
+    return inside if last is None else last.isalnum() and not last.isupper()
+
+
+def words_apart(text: str, *, inside: bool = False) -> Iterator[str]:
+    """Yield *text* in N_b, once for every choice of the `word_starts` that get a `SEP`.
+
+    The first is `N_b` itself. There are two to the power of the word starts: for tokens, not texts.
+    """
+    starts = word_starts(text, inside=inside)[:MOST_APART]
+    for n_cuts in range(len(starts) + 1):
+        for chosen in combinations(starts, n_cuts):
+            parts = (text[start:end] for start, end in pairwise([0, *chosen, len(text)]))
+            yield N_b(SEP.join(parts))
 
 
 def fold(char: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from math import ceil
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from elision.errors import TargetError
 from elision.guards.automaton import ROOT, Automaton
-from elision.guards.normal import SEP, N, N_b, aligned, fold
+from elision.guards.normal import SEP, N, N_b, aligned, ends_inside, fold, word_starts
 from elision.guards.targets import Action, ForgetTarget, Phrase
 
 Form: TypeAlias = Literal["N", "N_b", "spelled"]
@@ -80,7 +81,8 @@ def patterns(phrase: Phrase, *, owner: int = 0) -> tuple[Pattern, ...]:
 
     Up to `LONGEST_BOUNDED` letters, a phrase matches between word boundaries, as written, with its
     words run together, and spelled out letter by letter; a longer one matches on N, where
-    separators do not count. ``boundary`` overrides that, except in scripts that put no spaces
+    separators do not count. A capital inside a word begins a word as well (``isParis``).
+    ``boundary`` overrides that, except in scripts that put no spaces
     between words: there N alone is meaningful.
 
     Raises:
@@ -128,11 +130,46 @@ def _first_letters(words: str, n_letters: int) -> str:
 
 
 class Reading(NamedTuple):
-    """Where the two automata of a `PatternSet` stand, and the bytes that wait for a character."""
+    """Where a text stands in the automata of a `PatternSet`.
+
+    Attributes:
+        plain: State over N.
+        bounded: State over N_b.
+        behind: Further states over N_b, of readings that took a capital inside a word for the
+            beginning of another.
+        inside: Whether a capital would begin such a word now.
+        pending: Bytes that wait for the rest of their character.
+    """
 
     plain: int
     bounded: int
+    behind: tuple[int, ...] = ()
+    inside: bool = False
     pending: bytes = b""
+
+
+class Trail(NamedTuple):
+    """Where an automaton stands, and where in the raw text each symbol of its state begins."""
+
+    state: int
+    starts: tuple[int, ...]
+
+    def step(self, automaton: Automaton, symbol: str, at: int) -> Trail:
+        """Return the trail after *symbol*, which begins at raw index *at*."""
+        state = automaton.step(self.state, symbol)
+        if symbol == SEP and state == self.state:
+            return self
+        depth = automaton.depth(state)
+        return Trail(state, (*self.starts, at)[-depth:] if depth else ())
+
+    def growing(self, automaton: Automaton) -> tuple[int, ...]:
+        """Return where the symbols begin that may yet grow into a pattern."""
+        depth = automaton.growing(self.state)
+        return self.starts[-depth:] if depth else ()
+
+    def start_of(self, pattern: Pattern) -> int:
+        """Return where *pattern*, which ends here, begins; the separator before it aside."""
+        return self.starts[len(self.starts) - len(pattern.text) + (pattern.form != "N")]
 
 
 class PatternSet:
@@ -177,11 +214,40 @@ class PatternSet:
 
     def read(self, reading: Reading, text: str) -> Reading:
         """Return the reading after *text*; pending bytes are kept as they are."""
+        bounded, behind = reading.bounded, reading.behind
+        starts = word_starts(text, inside=reading.inside) if self.bounded_patterns else ()
+        for start, end in pairwise(sorted({0, *starts, len(text)})):
+            piece = N_b(text[start:end])
+            bounded, behind = self.read_bounded(bounded, behind, piece, apart=start in starts)
         return Reading(
             self.plain.read(reading.plain, N(text)),
-            self.bounded.read(reading.bounded, N_b(text)),
+            bounded,
+            behind,
+            ends_inside(text, inside=reading.inside),
             reading.pending,
         )
+
+    def read_bounded(
+        self, bounded: int, behind: tuple[int, ...], piece: str, *, apart: bool
+    ) -> tuple[int, tuple[int, ...]]:
+        """Return where *piece*, in N_b, leads from the states over N_b.
+
+        Args:
+            bounded: The state that takes no capital for a beginning.
+            behind: The others.
+            piece: What comes next; no word begins inside a word in it.
+            apart: Whether one does where *piece* begins.
+        """
+        automaton = self.bounded
+        state = automaton.read(bounded, piece)
+        if not (apart or behind):
+            return state, ()
+        begun = {*behind, automaton.step(bounded, SEP)} if apart else {*behind}
+        if apart:
+            begun.update(automaton.step(other, SEP) for other in behind)
+        read = {automaton.read(other, piece) for other in begun}
+        # A state of one symbol, the separator, is where no word has begun.
+        return state, tuple(sorted(s for s in read if s != state and automaton.depth(s) > 1))
 
     def echoed(self, user_text: str) -> frozenset[int]:
         """Return the owners whose phrase allows echo and occurs in the caller's own text."""
@@ -192,21 +258,33 @@ class PatternSet:
 
     def find(self, text: str) -> Iterator[tuple[Pattern, int, int]]:
         """Yield every pattern in *text* with its raw span, N first, in order of their ends."""
-        for bounded in (False, True):
-            automaton = self.bounded if bounded else self.plain
-            patterns = self.bounded_patterns if bounded else self.plain_patterns
-            if not patterns:
-                continue
-            symbols, offsets = aligned(text, bounded=bounded)
-            state = automaton.step(ROOT, SEP) if bounded else ROOT
+        if self.plain_patterns:
+            symbols, offsets = aligned(text, bounded=False)
+            trail = Trail(ROOT, ())
             for at, symbol in enumerate(symbols):
-                state = automaton.step(state, symbol)
-                for index in automaton.outputs(state):
-                    pattern = patterns[index]
-                    if pattern.closed and symbols[at + 1 : at + 2] not in {"", SEP}:
-                        continue
-                    first = at + 1 - len(pattern.text) + bounded
-                    yield pattern, offsets[first], _with_marks(text, offsets[at] + 1)
+                trail = trail.step(self.plain, symbol, offsets[at])
+                for index in self.plain.outputs(trail.state):
+                    pattern = self.plain_patterns[index]
+                    yield pattern, trail.start_of(pattern), _with_marks(text, offsets[at] + 1)
+        if self.bounded_patterns:
+            yield from self._find_bounded(text)
+
+    def _find_bounded(self, text: str) -> Iterator[tuple[Pattern, int, int]]:
+        symbols, offsets = aligned(text, bounded=True)
+        starts, automaton = set(word_starts(text)), self.bounded
+        trails = {Trail(self.start.bounded, (0,))}
+        for at, symbol in enumerate(symbols):
+            where = offsets[at]
+            if where in starts and symbols[at - 1] != SEP:
+                trails |= {trail.step(automaton, SEP, where) for trail in trails}
+            trails = {trail.step(automaton, symbol, where) for trail in trails}
+            ends = symbols[at + 1 : at + 2] in {"", SEP} or offsets[at + 1] in starts
+            for trail in trails:
+                for index in automaton.outputs(trail.state):
+                    pattern = self.bounded_patterns[index]
+                    if ends or not pattern.closed:
+                        end = _with_marks(text, where + 1)
+                        yield pattern, trail.start_of(pattern), end
 
     def hits(self, text: str) -> tuple[Hit, ...]:
         """Return what `find` finds, as hits, in the order of their beginnings."""

@@ -8,10 +8,10 @@ attached to the state of that beginning), or it holds a whole phrase (the same t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from elision.guards.automaton import ROOT, Automaton
-from elision.guards.normal import SEP, N_b
+from elision.guards.normal import SEP, N, N_b, words_apart
 from elision.guards.phrases import Pattern, PatternSet, Reading
 from elision.guards.recent import Recent
 from elision.guards.vocabulary import Pieces, Vocabulary, ids
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from elision.contract import Lexicon
 
 _NOTHING: Final[frozenset[int]] = frozenset()
+_Key: TypeAlias = tuple[tuple[object, ...], frozenset[int]]
 
 
 class Blocked(NamedTuple):
@@ -72,7 +73,8 @@ class _Side:
             return found
         for piece, tokens in pieces.distinct():
             if len(piece) >= shortest and (owners := frozenset(self._completed(ROOT, piece))):
-                found.update(dict.fromkeys(tokens, owners))
+                for token in tokens:
+                    found[token] = found.get(token, _NOTHING) | owners
         return found
 
     def _completed(self, state: int, piece: str) -> Iterator[int]:
@@ -135,10 +137,9 @@ class Product:
         self._vocabulary = vocabulary = Vocabulary.of(lexicon)
         self._plain = _Side(patterns.plain, patterns.plain_patterns, vocabulary.plain)
         self._bounded = _Side(patterns.bounded, patterns.bounded_patterns, vocabulary.bounded)
-        self._masks = Recent[tuple[int, int, bytes, frozenset[int]], Blocked](
-            entries=entries, limit_bytes=limit_bytes
-        )
-        self._completions = Recent["bytes", "list[tuple[int, str, str]]"](entries=256)
+        self._masks = Recent[_Key, Blocked](entries=entries, limit_bytes=limit_bytes)
+        self._completions = Recent["bytes", "list[tuple[int, str]]"](entries=256)
+        self._capital = ids(vocabulary.capital).bool()
         self._held = Recent["frozenset[int]", "Tensor"](entries=64)
 
     def __repr__(self) -> str:
@@ -151,13 +152,19 @@ class Product:
     def advance(self, reading: Reading, token: int) -> Reading:
         """Return the reading after *token*."""
         words = self._vocabulary
-        if not reading.pending and 0 <= token < len(words.whole) and words.whole[token]:
-            return Reading(
-                self._plain.automaton.read(reading.plain, words.plain_pieces[token]),
-                self._bounded.automaton.read(reading.bounded, words.bounded_pieces[token]),
-            )
-        text, pending = self.lexicon.write(reading.pending, token)
-        return self.patterns.read(reading, text)._replace(pending=pending)
+        known = not reading.pending and 0 <= token < len(words.whole) and words.whole[token]
+        if not known or words.apart[token]:
+            text, pending = self.lexicon.write(reading.pending, token)
+            return self.patterns.read(reading, text)._replace(pending=pending)
+        plain = self._plain.automaton.read(reading.plain, words.plain_pieces[token])
+        inside = words.inside[token]
+        inside = reading.inside if inside is None else inside
+        if not self.patterns.bounded_patterns:
+            return Reading(plain, reading.bounded, inside=inside)
+        apart = reading.inside and bool(words.capital[token])
+        piece = words.bounded_pieces[token]
+        states = self.patterns.read_bounded(reading.bounded, reading.behind, piece, apart=apart)
+        return Reading(plain, *states, inside)
 
     def blocked(self, reading: Reading, excluded: frozenset[int] = _NOTHING) -> Blocked:
         """Return the tokens that would complete a phrase if they came next.
@@ -169,11 +176,7 @@ class Product:
             reading: Where the text stands.
             excluded: Owners whose phrases do not count in this request.
         """
-        if reading.pending:
-            key = (reading.plain, reading.bounded, reading.pending, excluded)
-        else:
-            hot = self._plain.hot(reading.plain), self._bounded.hot(reading.bounded)
-            key = (*hot, b"", excluded)
+        key = self._key(reading), excluded
         mask = self._masks.get(key)
         if mask is None:
             found = self._find(reading, excluded).clone()  # not a view that keeps more alive
@@ -181,21 +184,39 @@ class Product:
             self._masks.put(key, mask, n_bytes=512 + 8 * len(found))
         return mask
 
+    def _key(self, reading: Reading) -> tuple[object, ...]:
+        """Return what of *reading* the blocked tokens depend on: states that own no rests do not.
+
+        While bytes wait for their character, that is all of it.
+        """
+        if reading.pending:
+            return reading
+        hot, states = self._bounded.hot, (reading.bounded, *reading.behind)
+        found = {hot(state) for state in states}
+        if reading.inside and self.patterns.bounded_patterns:
+            step = self._bounded.automaton.step
+            found.update(-hot(step(state, SEP)) for state in states)
+        return self._plain.hot(reading.plain), frozenset(found)
+
     def completed(self, reading: Reading, excluded: frozenset[int] = _NOTHING) -> bool:
         """Return whether a phrase is complete if the text ends at *reading*."""
-        return self._plain.completed(reading.plain, excluded) or self._bounded.completed(
-            reading.bounded, excluded
+        return self._plain.completed(reading.plain, excluded) or any(
+            self._bounded.completed(state, excluded) for state in (reading.bounded, *reading.behind)
         )
 
     def _find(self, reading: Reading, excluded: frozenset[int]) -> Tensor:
         """Return the blocked tokens, uncached."""
         if reading.pending:
             return self._find_pending(reading, excluded)
-        return _union(
-            self._plain.rests(reading.plain, excluded),
-            self._bounded.rests(reading.bounded, excluded),
-            [self._holding(excluded)],
-        )
+        rests, states = self._bounded.rests, (reading.bounded, *reading.behind)
+        found = [*self._plain.rests(reading.plain, excluded), self._holding(excluded)]
+        for state in states:
+            found += rests(state, excluded)
+        if reading.inside:
+            for state in states:
+                words = _united(rests(self._bounded.automaton.step(state, SEP), excluded))
+                found.append(words[self._capital[words]])
+        return _united(found)
 
     def _find_pending(self, reading: Reading, excluded: frozenset[int]) -> Tensor:
         """Return the blocked tokens while bytes wait for their character.
@@ -204,27 +225,32 @@ class Product:
         the bytes become U+FFFD, which is a separator.
         """
         continues = self._vocabulary.continues
-        broken = self._bounded.automaton.step(reading.bounded, SEP)
-        others = self._find(Reading(reading.plain, broken), excluded)
+        broken = self.patterns.read(reading._replace(pending=b""), "\ufffd")
+        others = self._find(broken, excluded)
         completing = ids(
             token
-            for token, plain, bounded in self._completing(reading.pending)
-            if self._plain.completes(reading.plain, plain, excluded)
-            or self._bounded.completes(reading.bounded, bounded, excluded)
+            for token, text in self._completing(reading.pending)
+            if self._completes(reading, text, excluded)
         )
-        return _union([others[~continues[others]]], [completing])
+        return _united([others[~continues[others]], completing])
 
-    def _completing(self, pending: bytes) -> list[tuple[int, str, str]]:
-        """Return what the tokens that may complete *pending* write then: token, N, N_b."""
+    def _completing(self, pending: bytes) -> list[tuple[int, str]]:
+        """Return what the tokens that may complete *pending* write then."""
         found = self._completions.get(pending)
         if found is None:
-            found = []
-            for token in self.lexicon.continuing:
-                bounded = N_b(self.lexicon.write(pending, token)[0])
-                if bounded:
-                    found.append((token, bounded.replace(SEP, ""), bounded))
+            written = ((t, self.lexicon.write(pending, t)[0]) for t in self.lexicon.continuing)
+            found = [(token, text) for token, text in written if N_b(text)]
             self._completions.put(pending, found)
         return found
+
+    def _completes(self, reading: Reading, text: str, excluded: Set[int]) -> bool:
+        """Return whether *text*, read from *reading*, completes a phrase."""
+        plain = self._plain.completes(reading.plain, N(text), excluded)
+        return plain or any(
+            self._bounded.completes(state, piece, excluded)
+            for piece in words_apart(text, inside=reading.inside)
+            for state in (reading.bounded, *reading.behind)
+        )
 
     def _holding(self, excluded: frozenset[int]) -> Tensor:
         """Return the tokens that hold a whole phrase: blocked wherever the text stands."""
@@ -236,16 +262,12 @@ class Product:
         return found
 
 
-def _union(*sources: list[Tensor]) -> Tensor:
-    """Return the tokens of all *sources*, each once; within a source no token occurs twice."""
+def _united(parts: Sequence[Tensor]) -> Tensor:
+    """Return the tokens of all *parts*, each once."""
     import torch
 
-    filled = [[part for part in source if len(part)] for source in sources]
-    filled = [source for source in filled if source]
-    if not filled:
-        return ids(())
-    tokens = torch.cat([part for source in filled for part in source])
-    return tokens if len(filled) == 1 else torch.unique(tokens)
+    filled = [part for part in parts if len(part)]
+    return torch.unique(torch.cat(filled)) if filled else ids(())
 
 
 def _apart(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

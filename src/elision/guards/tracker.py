@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
-from elision.guards.automaton import ROOT, Automaton
-from elision.guards.normal import SEP, fold
-from elision.guards.phrases import Pattern, PatternSet, Reading
+from elision.guards.automaton import ROOT
+from elision.guards.normal import SEP, ends_inside, fold
+from elision.guards.phrases import Pattern, PatternSet, Reading, Trail
 from elision.guards.unescape import Char
 
 _ENDING: Final = frozenset({"restrict", "refuse"})
@@ -35,25 +35,6 @@ class Span:
         return Span(start, end, self.refuse or other.refuse)
 
 
-class _Trail(NamedTuple):
-    """Where an automaton stands, and where in the raw text each symbol of its state begins."""
-
-    state: int
-    starts: tuple[int, ...]
-
-    def step(self, automaton: Automaton, symbol: str, at: int) -> _Trail:
-        state = automaton.step(self.state, symbol)
-        if symbol == SEP and state == self.state:
-            return self
-        depth = automaton.depth(state)
-        return _Trail(state, (*self.starts, at)[-depth:] if depth else ())
-
-    def growing(self, automaton: Automaton) -> tuple[int, ...]:
-        """Return where the symbols begin that may yet grow into a pattern."""
-        depth = automaton.growing(self.state)
-        return self.starts[-depth:] if depth else ()
-
-
 class Tracker:
     """Follows a text and tells the spans of the phrases in it, and what may still become one.
 
@@ -71,25 +52,26 @@ class Tracker:
     """
 
     __slots__ = (
-        "_behind", "_bounded", "_excluded", "_found", "_glued", "_is_seam", "_open", "_patterns",
-        "_plain", "length",
+        "_behind", "_bounded", "_excluded", "_found", "_glued", "_inside", "_is_seam", "_open",
+        "_patterns", "_plain", "length",
     )  # fmt: skip
 
     def __init__(self, patterns: PatternSet, *, excluded: Set[int] = frozenset()) -> None:
         self._patterns = patterns
         self._excluded = excluded
-        self._plain = _Trail(patterns.start.plain, ())
+        self._plain = Trail(patterns.start.plain, ())
         self._bounded = self._fresh(0)
-        self._behind: tuple[_Trail, ...] = ()  # trails that began at a seam
+        self._behind: tuple[Trail, ...] = ()  # trails that began at a seam or inside a word
         self._is_seam = False  # whether a span ended with the last letter
+        self._inside = False  # whether a capital would begin a word in the middle of one
         self._open: Span | None = None  # waits for its word boundary
         self._glued: tuple[Span, ...] = ()  # would be complete, were a span to begin at their end
         self._found: tuple[Span, ...] = ()  # complete, but may yet unite with others
         self.length = 0
 
-    def _fresh(self, at: int) -> _Trail:
+    def _fresh(self, at: int) -> Trail:
         state = self._patterns.start.bounded
-        return _Trail(state, (at,) if state != ROOT else ())
+        return Trail(state, (at,) if state != ROOT else ())
 
     def fork(self) -> Self:
         """Return another tracker at the same place."""
@@ -101,7 +83,8 @@ class Tracker:
     @property
     def reading(self) -> Reading:
         """Where the automata stand."""
-        return Reading(self._plain.state, self._bounded.state)
+        behind = tuple(sorted({trail.state for trail in self._behind}))
+        return Reading(self._plain.state, self._bounded.state, behind, self._inside)
 
     @property
     def frontier(self) -> int:
@@ -137,6 +120,10 @@ class Tracker:
         symbols = fold(char.value)
         if not symbols:
             self._extend(char)
+        elif self._inside and char.value.isupper():
+            yield from self._close()
+            self._begin_word(char.start)
+        self._inside = ends_inside(char.value, inside=self._inside)
         for symbol in symbols:
             self._step(symbol, char.start)
             if symbol == SEP:
@@ -156,6 +143,13 @@ class Tracker:
         """Yield the spans found so far without waiting for them to grow."""
         found, self._found = self._found, ()
         yield from found
+
+    def _begin_word(self, at: int) -> None:
+        """Follow also the readings in which a word begins at *at*, inside another."""
+        step = self._patterns.bounded
+        trails = (self._bounded, *self._behind)
+        begun = {trail.step(step, SEP, at) for trail in trails} - {*trails}
+        self._behind = (*self._behind, *begun)
 
     def _extend(self, char: Char) -> None:
         """Let accents and ignorable characters belong to the phrase they follow."""
@@ -215,15 +209,14 @@ class Tracker:
         self._open, self._glued = None, tuple(span for span in glued if begun <= span.end)
 
     def _note(
-        self, patterns: tuple[Pattern, ...], outputs: Iterable[int], trail: _Trail, end: int
+        self, patterns: tuple[Pattern, ...], outputs: Iterable[int], trail: Trail, end: int
     ) -> None:
         for index in outputs:
             pattern = patterns[index]
             if pattern.owner in self._excluded:
                 continue
-            first = trail.starts[len(trail.starts) - len(pattern.text) + (pattern.form != "N")]
             action = self._patterns.owners[pattern.owner].action
-            span = Span(first, end, action in _ENDING)
+            span = Span(trail.start_of(pattern), end, action in _ENDING)
             if pattern.closed:
                 self._open = span if self._open is None else self._open.united(span)
             else:

@@ -128,7 +128,9 @@ class WatchSession:
 
         Such a token may be chosen here, but naming it as an alternative would tell the phrase.
         """
-        return self._forbid(scores, None, 0.0)
+        product = self.recipe.product
+        alone = product.blocked(product.patterns.start, self.excluded)
+        return forbid(self._forbid(scores, None, 0.0), alone, min_mass=0.0)
 
     def advance(self, token: int) -> WatchSession:
         """Return the session after *token*."""
