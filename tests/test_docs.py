@@ -1,8 +1,8 @@
 """The documentation: what it shows is run, what it names exists, what it links to is there.
 
-A page's Python blocks are one program, run from top to bottom in a process of its own; a text block
-behind one is what it prints, with ``...`` for what differs from run to run. A comment before a block
-says what it needs::
+A page's Python blocks are one program, run from top to bottom in a process of its own; a text
+block behind one is what it prints, with ``...`` for what differs from run to run. A comment before
+a block says what it needs::
 
     <!-- needs: model -->    the pulled smollm2-135m
     <!-- needs: server -->   a gateway before it, on the documented address
