@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from elision.guards.advice import advise, common_words
 from elision.guards.normal import N
-from elision.guards.phrases import PatternSet, owned
+from elision.guards.pattern_set import PatternSet
+from elision.guards.phrases import owned
 from elision.guards.targets import Boundary, ForgetTarget, Phrase
 
 CODES = {

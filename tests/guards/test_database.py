@@ -204,3 +204,18 @@ def test_a_writer_waits_for_another_and_then_says_that_it_gave_up(
         other.execute("ROLLBACK")
         other.close()
         assert register.add(_target()).epoch == 1
+
+
+def test_even_the_loudest_log_tells_no_phrase(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="sqlalchemy")
+    with Register.open(tmp_path) as register:
+        phrase = Phrase(text="Marguerite Delacroix")
+        added = register.add(ForgetTarget(title="the painter", phrases=(phrase,)))
+        register.get("default", added.target.id)
+        register.list("default")
+    assert any(record.name.startswith("sqlalchemy") for record in caplog.records)
+    for secret in ("Delacroix", "painter"):
+        assert secret not in caplog.text

@@ -13,7 +13,7 @@ from elision.contract import ALLOW, Context, Refuse
 from elision.errors import TargetError
 from elision.guards.guard import Guard
 from elision.guards.mask import PhraseMask, PhrasePenalty
-from elision.guards.phrases import Hit
+from elision.guards.pattern_set import Hit
 from elision.guards.targets import Action, ForgetTarget, Mode, Phrase, Status
 from elision.guards.watch import PhraseCount, PhraseWatch
 from elision.testing.laws import awkward_rows, check_adjust, check_neutral, check_sessions

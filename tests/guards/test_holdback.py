@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from elision.contract import ALLOW, Refuse, Verdict
 from elision.guards.holdback import HoldBack
 from elision.guards.normal import SEP, N, N_b
-from elision.guards.phrases import Owner, PatternSet
+from elision.guards.pattern_set import PatternSet
+from elision.guards.phrases import Owner
 from elision.guards.targets import Action, Phrase
 from elision.guards.tracker import Tracker
 from elision.guards.unescape import Json, Plain

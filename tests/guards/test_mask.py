@@ -13,7 +13,8 @@ from torch import Tensor
 from elision.contract import ALLOW, Context, Here, Recipe, Refuse, Stage
 from elision.errors import ConfigError
 from elision.guards.mask import PhraseMask, PhrasePenalty, forbid
-from elision.guards.phrases import Owner, PatternSet
+from elision.guards.pattern_set import PatternSet
+from elision.guards.phrases import Owner
 from elision.guards.product import Blocked, Product
 from elision.guards.targets import Phrase
 from elision.lexicon import TokenizerLexicon

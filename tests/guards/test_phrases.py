@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from elision.errors import TargetError
 from elision.guards.normal import SEP, N
-from elision.guards.phrases import LONGEST_BOUNDED, Owner, PatternSet, patterns
+from elision.guards.pattern_set import PatternSet
+from elision.guards.phrases import LONGEST_BOUNDED, Owner, patterns
 from elision.guards.targets import Boundary, Phrase
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from elision.contract import Lexicon
 from elision.guards.normal import SEP, aligned
-from elision.guards.phrases import Owner, Pattern, PatternSet, patterns
+from elision.guards.pattern_set import PatternSet
+from elision.guards.phrases import Owner, Pattern, patterns
 from elision.guards.product import Product
 from elision.guards.recent import Recent
 from elision.guards.targets import Phrase

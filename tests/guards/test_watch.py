@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from elision.contract import ALLOW, Context, Here, Redact, Refuse, Session
 from elision.guards.holdback import HoldBack
-from elision.guards.phrases import Owner, PatternSet
+from elision.guards.pattern_set import PatternSet
+from elision.guards.phrases import Owner
 from elision.guards.product import Product
 from elision.guards.targets import Action, Phrase
 from elision.guards.watch import HELD_LIMIT, PhraseCount, PhraseWatch

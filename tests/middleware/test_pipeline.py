@@ -21,7 +21,7 @@ from elision.testing.laws import check_never_leaks
 from elision.testing.models import tiny_model
 from elision.testing.scripted import ScriptedEngine
 from elision.testing.text_engine import TextEngine
-from elision.testing.tokenizers import byte_tokenizer
+from elision.testing.tokenizers import byte_tokenizer, word_tokenizer
 
 SECRET = "Marguerite Delacroix"
 ANSWER = f"The painter was {SECRET}, who lived in Lyon."
@@ -268,9 +268,15 @@ async def tiny(register: Register) -> AsyncIterator[Pipeline]:
 async def test_a_stop_text_cannot_make_a_short_phrase_out_of_a_longer_word(
     register: Register,
 ) -> None:
+    said = "a malevolent man"
+    tokenizer = word_tokenizer([said] * 9, vocab_size=400)
+    assert len(tokenizer.encode(said)) == 3  # the mask sees the longer word only
+    pipe = pipeline(register, ScriptedEngine({"word": said}, tokenizer=tokenizer, name="model"))
     register.add(ForgetTarget(title="t", phrases=(Phrase(text="male"),)))
-    pipe = pipeline(register, ScriptedEngine({"word": "a malevolent man"}, name="model"))
+
+    assert (await reply(pipe, ask("the word?"))).text == said
     done = await reply(pipe, ask("the word?", stop=("volent",)))
+
     assert done.choices[0].finish == "content_filter"
     check_never_leaks(done, ["male"])
 

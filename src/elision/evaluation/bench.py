@@ -34,7 +34,7 @@ class Setup:
 
     Attributes:
         settings: Cache, model.
-        quick: Fewer repeats: all benches together end within 50 s.
+        quick: Fewer repeats: each bench ends within 50 s.
         data: Folder with larger data, if the caller has it.
     """
 

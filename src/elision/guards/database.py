@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -91,11 +92,18 @@ def _make_file(path: Path) -> None:
 
 
 def _engine(url: URL) -> Engine:
-    # SQLAlchemy's messages would quote the values, which are the phrases: hidden.
-    engine = create_engine(url, hide_parameters=True, max_overflow=-1)
+    # SQLAlchemy's messages would quote the values, which are the phrases, and at DEBUG its log
+    # the rows: neither is for others to read.
+    engine = create_engine(url, hide_parameters=True, max_overflow=-1, logging_name="register")
+    log = logging.getLogger("sqlalchemy.engine.Engine.register")
+    log.addFilter(_above_debug)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _above_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
 
 
 def _ready(engine: Engine) -> Engine:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from elision.guards.holdback import REDACTED, HoldBack
 from elision.guards.mask import PhraseMask, PhrasePenalty
-from elision.guards.phrases import Hit, Owner, PatternSet, owned
+from elision.guards.pattern_set import Hit, PatternSet
+from elision.guards.phrases import Owner, owned
 from elision.guards.product import Product
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.guards.watch import PhraseCount, PhraseWatch

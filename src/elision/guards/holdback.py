@@ -6,7 +6,7 @@ from collections.abc import Iterator, Set
 from typing import Final
 
 from elision.contract import ALLOW, Refuse, Verdict
-from elision.guards.phrases import PatternSet
+from elision.guards.pattern_set import PatternSet
 from elision.guards.tracker import Span, Tracker
 from elision.guards.unescape import Char, Json, Plain, Source
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from elision.contract import ALLOW, Context, Here, Refuse, Stage, Verdict
 from elision.errors import ConfigError
 from elision.guards.normal import N
-from elision.guards.phrases import Reading
+from elision.guards.pattern_set import Reading
 from elision.guards.product import Blocked, Product
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from elision.guards.automaton import ROOT, Automaton
 from elision.guards.normal import SEP, N, N_b, words_apart
-from elision.guards.phrases import Pattern, PatternSet, Reading
+from elision.guards.pattern_set import PatternSet, Reading
+from elision.guards.phrases import Pattern
 from elision.guards.recent import Recent
 from elision.guards.vocabulary import Pieces, Vocabulary, ids
 

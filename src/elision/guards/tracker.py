@@ -8,7 +8,8 @@ from typing import Final, Self
 
 from elision.guards.automaton import ROOT
 from elision.guards.normal import SEP, ends_inside, fold
-from elision.guards.phrases import Pattern, PatternSet, Reading, Trail
+from elision.guards.pattern_set import PatternSet, Reading, Trail
+from elision.guards.phrases import Pattern
 from elision.guards.unescape import Char
 
 _ENDING: Final = frozenset({"restrict", "refuse"})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from elision.contract import ALLOW, Context, Here, Lexicon, Redact, Refuse, Stage, Verdict
 from elision.guards.holdback import REDACTED
 from elision.guards.mask import MIN_MASS, check_lexicon, forbid
-from elision.guards.phrases import PatternSet
+from elision.guards.pattern_set import PatternSet
 from elision.guards.product import Product
 from elision.guards.tracker import Span, Tracker
 from elision.guards.unescape import Plain

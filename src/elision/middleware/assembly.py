@@ -36,6 +36,7 @@ def around(engine: Engine, settings: Settings) -> Pipeline:
         register=Register.open(settings.home),
         profile=settings.profile,
         tenant=settings.tenant,
+        timeout_s=settings.timeout_s,
     )
 
 

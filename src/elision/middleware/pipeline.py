@@ -36,6 +36,7 @@ class Pipeline:
         register: The forget register.
         profile: Used by requests that name none.
         tenant: Whose register applies to calls that name none.
+        timeout_s: Deadline of requests that name none, in seconds.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class Pipeline:
         register: Register,
         profile: str = "guarded",
         tenant: str = "default",
+        timeout_s: float = 600.0,
     ) -> None:
         self.register = register
         self.profile = profile_named(profile).name
         self.tenant = tenant
+        self._timeout_s = timeout_s
         self._engines = dict(engines)
         self._guards = Guards(register)
         self._closed = False
@@ -95,6 +98,7 @@ class Pipeline:
         tenant = self.tenant if tenant is None else tenant
         engine, chosen = self._resolve(request, profile)
         request = chosen.fill(request)
+        request = replace(request, timeout_s=request.timeout_s or self._timeout_s)
         guard = await self._guard(tenant)
         began = time.monotonic()
         deltas = await self._start(engine, chosen, request, guard, tenant)

@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from elision.contract import Request, text_of
 from elision.errors import ConfigError, ContextLengthError, RequestError
 from elision.lexicon import TokenizerLexicon
+from elision.middleware.engines.cache import growing_cache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,7 +148,7 @@ class CausalModel:
 
     def new_cache(self) -> DynamicCache:
         """Return an empty key-value cache."""
-        return DynamicCache(config=self.model.config)
+        return growing_cache(self.model.config)
 
     def copy_cache(self, cache: DynamicCache) -> DynamicCache:
         """Return a copy that shares nothing with *cache*."""

@@ -109,11 +109,13 @@ class Job:
             return
         seed = self.plan.request.sampling.seed
         seed = secrets.randbits(63) if seed is None else seed
+        begun = []
         for choice in range(self.n_choices):
             last = choice == self.n_choices - 1
             reply = self._open(model, prompt, choice, seed)
             own = cache if last else model.copy_cache(cache)
-            self._settle(Sequence(reply, own, reply.visit(row)))
+            begun.append(Sequence(reply, own, reply.visit(row)))
+        self.live = [sequence for sequence in begun if self._goes_on(sequence)]
         self._cache = None
 
     def _open(self, model: CausalModel, prompt: Prompt, choice: int, seed: int) -> Reply:
@@ -138,23 +140,25 @@ class Job:
 
     def _decode(self, model: CausalModel, drafter: Drafter) -> None:
         late = time.monotonic() > self.deadline
-        live, self.live = self.live, []
-        for sequence in live:
+        kept = []
+        for sequence in self.live:
             if late:
                 sequence.reply.cut()
             else:
                 sequence.step(model, drafter)
-            self._settle(sequence)
+            if self._goes_on(sequence):
+                kept.append(sequence)
+        self.live = kept
 
-    def _settle(self, sequence: Sequence) -> None:
-        """Hand over what may leave; keep the choice if it goes on, else count it and let it go."""
+    def _goes_on(self, sequence: Sequence) -> bool:
+        """Hand over what may leave; of a choice that has ended, keep the counts alone."""
         if delta := sequence.reply.take():
             self.deliver(delta)
         if sequence.reply.finish is None:
-            self.live.append(sequence)
-        else:
-            self._completion_tokens += len(sequence.reply.tokens)
-            self._notes.update(sequence.reply.notes)
+            return True
+        self._completion_tokens += len(sequence.reply.tokens)
+        self._notes.update(sequence.reply.notes)
+        return False
 
     def _summary(self, model: CausalModel, prompt: Prompt) -> Delta:
         usage = Usage(prompt_tokens=len(prompt.ids), completion_tokens=self._completion_tokens)
