@@ -76,7 +76,7 @@ def smollm2_dir() -> Path:
 
     Where the model must be there (``CI`` or ``ELISION_REQUIRE_MODEL`` set), the test fails.
     """
-    from elision.middleware.engines.pull import pulled
+    from elision.middleware.models.pull import pulled
     from elision.settings import Settings
 
     folder = pulled("smollm2-135m", cache=Settings().cache)

@@ -114,7 +114,7 @@ def pull(
     force: Annotated[bool, typer.Option("--force", help="Fetch it again.")] = False,
 ) -> None:
     """Fetch a model, verify it, and store it for good."""
-    from elision.middleware.engines.pull import pull as fetch
+    from elision.middleware.models.pull import pull as fetch
 
     with _progress() as progress:
         folder = fetch(name, cache=_settings().cache, progress=progress, force=force)
@@ -255,7 +255,7 @@ def _register(settings: Settings) -> Iterator[Register]:
 
 
 def _progress() -> Any:
-    from elision.middleware.engines.progress import RichProgress
+    from elision.middleware.models.progress import RichProgress
 
     return RichProgress()
 

@@ -9,7 +9,7 @@ from elision.middleware.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from elision.contract import Engine
-    from elision.middleware.engines.progress import Progress
+    from elision.middleware.models.progress import Progress
     from elision.settings import Settings
 
 

@@ -30,7 +30,7 @@ def load(model: str | None = None, *, profile: str | None = None, **settings: An
         NotFoundError: If there is no such model or profile.
         PullError: If the model cannot be fetched.
     """
-    from elision.middleware.engines.progress import RichProgress
+    from elision.middleware.models.progress import RichProgress
 
     chosen = _settings(model=model, profile=profile, **settings)
     chosen = chosen.model_copy(update={"upstream": None})

@@ -13,7 +13,7 @@ from elision.contract import Context, Here
 from elision.evaluation.benches.phrases import made_up
 from elision.guards.guard import Guard
 from elision.lexicon import TokenizerLexicon
-from elision.middleware.engines.pull import pull
+from elision.middleware.models.pull import pull
 
 
 def main(model: str, cache: str) -> None:

@@ -8,8 +8,8 @@ import torch
 
 from elision.evaluation.bench import Setup
 from elision.middleware.engines.causal import CausalModel
-from elision.middleware.engines.progress import RichProgress
-from elision.middleware.engines.pull import pull
+from elision.middleware.models.progress import RichProgress
+from elision.middleware.models.pull import pull
 
 PROMPTS = (
     "Write a short story about a lighthouse keeper and her dog.",

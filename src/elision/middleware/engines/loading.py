@@ -12,10 +12,10 @@ from elision.middleware.engines import calibration
 from elision.middleware.engines.calibration import Choice
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine
-from elision.middleware.engines.pull import pull
+from elision.middleware.models.pull import pull
 
 if TYPE_CHECKING:
-    from elision.middleware.engines.progress import Progress
+    from elision.middleware.models.progress import Progress
     from elision.settings import Settings
 
 _log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from safetensors.numpy import load_file
 from elision import catalog
 from elision.catalog import Alias
 from elision.errors import NotFoundError, PullError
-from elision.middleware.engines import gguf
-from elision.middleware.engines.pull import pull, pulled
+from elision.middleware.models import gguf
+from elision.middleware.models.pull import pull, pulled
 
 Make = Callable[..., Any]
 

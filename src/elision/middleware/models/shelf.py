@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from elision.errors import PullError
-from elision.middleware.engines.progress import Progress
+from elision.middleware.models.progress import Progress
 
 MANIFEST = "elision.json"
 _LOCK_POLL_S = 0.1

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from elision.middleware.engines.progress import RichProgress, Silence
+from elision.middleware.models.progress import RichProgress, Silence
 
 
 def _drawn(*, unit: str = "bytes", fail: bool = False) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from elision.errors import PullError
-from elision.middleware.engines.progress import Silence
-from elision.middleware.engines.shelf import Manifest, Shelf, disk_trouble_told, sizes
+from elision.middleware.models.progress import Silence
+from elision.middleware.models.shelf import Manifest, Shelf, disk_trouble_told, sizes
 
 ABOUT = Manifest(model="m", source="s", digest="d")
 

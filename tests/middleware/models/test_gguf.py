@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from elision.catalog import SMOLLM2_135M
 from elision.errors import PullError
 from elision.lexicon import TokenizerLexicon
-from elision.middleware.engines.gguf import convert
+from elision.middleware.models.gguf import convert
 
 Make = Callable[..., Any]
 PROBE = "The  12 cats cost 1234.50 €, naïve 👩🏽‍🚀 ½\n\tend"
@@ -202,7 +202,7 @@ def test_what_is_not_understood_is_refused_by_name(
 
 def test_importing_the_converter_imports_nothing_heavy() -> None:
     code = (
-        "import sys, elision.middleware.engines.pull\n"
+        "import sys, elision.middleware.models.pull\n"
         "heavy = 'torch transformers numpy gguf tokenizers huggingface_hub rich'.split()\n"
         "print([name for name in heavy if name in sys.modules])"
     )

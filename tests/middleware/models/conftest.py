@@ -18,7 +18,7 @@ import pytest
 
 from elision import catalog
 from elision.catalog import Alias, Wheel
-from elision.middleware.engines.progress import Silence
+from elision.middleware.models.progress import Silence
 
 WHEEL = "tiny_model-1.0-py3-none-any.whl"
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elision.errors import MissingExtraError, PullError
-from elision.middleware.engines.gguf_tokenizer import byte_level
-from elision.middleware.engines.progress import Progress, Silence
+from elision.middleware.models.gguf_tokenizer import byte_level
+from elision.middleware.models.progress import Progress, Silence
 
 if TYPE_CHECKING:
     import numpy as np

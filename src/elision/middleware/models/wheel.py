@@ -16,9 +16,9 @@ from typing import IO
 
 from elision.catalog import Alias, Wheel
 from elision.errors import PullError
-from elision.middleware.engines import gguf
-from elision.middleware.engines.progress import Progress
-from elision.middleware.engines.shelf import Manifest, require_space
+from elision.middleware.models import gguf
+from elision.middleware.models.progress import Progress
+from elision.middleware.models.shelf import Manifest, require_space
 
 _POLL_S = 0.1
 _CHUNK = 1 << 20

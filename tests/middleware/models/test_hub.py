@@ -17,8 +17,8 @@ import pytest
 from huggingface_hub import errors as hub_errors
 
 from elision.errors import NotFoundError, PullError
-from elision.middleware.engines import hub
-from elision.middleware.engines.pull import pull, pulled
+from elision.middleware.models import hub
+from elision.middleware.models.pull import pull, pulled
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL = "org/tiny"

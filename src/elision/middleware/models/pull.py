@@ -8,9 +8,9 @@ from pathlib import Path
 
 from elision.catalog import Alias, Folder, HubId, resolve
 from elision.errors import NotFoundError, PullError
-from elision.middleware.engines import hub, wheel
-from elision.middleware.engines.progress import Progress, Silence
-from elision.middleware.engines.shelf import Manifest, Shelf, disk_trouble_told, sizes
+from elision.middleware.models import hub, wheel
+from elision.middleware.models.progress import Progress, Silence
+from elision.middleware.models.shelf import Manifest, Shelf, disk_trouble_told, sizes
 
 _WEIGHTS = ("*.safetensors",)
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from elision import catalog
 from elision.catalog import Alias
 from elision.errors import MissingExtraError, PullError
-from elision.middleware.engines import gguf, wheel
-from elision.middleware.engines.pull import pull, pulled
+from elision.middleware.models import gguf, wheel
+from elision.middleware.models.pull import pull, pulled
 
 Make = Callable[..., Any]
 
@@ -155,7 +155,7 @@ SCRIPT = textwrap.dedent(
     from elision import catalog
     from elision.catalog import Alias, Wheel
     from elision.errors import PullError
-    from elision.middleware.engines.pull import pull
+    from elision.middleware.models.pull import pull
 
     fields = json.loads(os.environ["ALIAS"])
     wheel = fields.pop("source")

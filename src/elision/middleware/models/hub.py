@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from elision.catalog import HubId
 from elision.errors import MissingExtraError, NotFoundError, PullError
-from elision.middleware.engines.progress import Progress
-from elision.middleware.engines.shelf import Manifest, require_space
+from elision.middleware.models.progress import Progress
+from elision.middleware.models.shelf import Manifest, require_space
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
