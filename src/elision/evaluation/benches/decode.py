@@ -56,7 +56,7 @@ async def _race(
     try:
         await _own(engine, PROMPTS[0], 4)
         _generate(model, PROMPTS[0], 4)
-        for turn, prompt in enumerate(PROMPTS[: setup.repeats(6, 3)]):
+        for turn, prompt in enumerate(PROMPTS[: setup.repeats(6, 3)] * setup.repeats(2, 1)):
             if turn % 2:
                 theirs.append(_generate(model, prompt, n_tokens))
             own.append(await _own(engine, prompt, n_tokens))
