@@ -66,7 +66,7 @@ def serve(
 ) -> None:
     """Serve an OpenAI-compatible endpoint."""
     from elision.middleware.assembly import assemble
-    from elision.middleware.gateway.serve import check_exposure
+    from elision.middleware.gateway.serve import check_exposure, log_to_stderr
     from elision.middleware.gateway.serve import serve as run
 
     settings = _settings(
@@ -74,6 +74,7 @@ def serve(
         upstream=upstream, allow_open=allow_open,
     )  # fmt: skip
     check_exposure(settings)
+    log_to_stderr()
     with _progress() as progress:
         pipeline = assemble(settings, progress=progress)
     run(pipeline, settings)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from elision.contract import Completion, Engine, Request, Sampling, collect
+from elision.contract import Completion, Engine, Request, Sampling, Verdict, collect
 from elision.errors import CapabilityError, GuardError, NotFoundError
+from elision.guards.holdback import HoldBack
 from elision.guards.register import Register
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.engines.causal import CausalModel
@@ -228,6 +229,19 @@ async def test_a_register_that_breaks_lets_nothing_through(
     monkeypatch.setattr(register, "epoch", broken)
     with pytest.raises(GuardError, match="register could not be read"):
         await reply(pipe, ask())
+
+
+async def test_a_hold_back_that_breaks_lets_nothing_through(
+    register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: HoldBack, text: str) -> tuple[str, Verdict]:
+        raise RuntimeError(text)
+
+    register.add(target("redact"))
+    monkeypatch.setattr(HoldBack, "feed", broken)
+    with pytest.raises(GuardError, match="hold-back broke") as failure:
+        await reply(pipeline(register, speaking()), ask())
+    assert "painter" not in str(failure.value)
 
 
 async def test_the_audit_line_has_ids_and_counts_and_no_text(

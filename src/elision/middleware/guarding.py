@@ -9,7 +9,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from elision.contract import ALLOW, Delta, Recipe, Refuse, Request
+from elision.contract import ALLOW, Delta, Recipe, Refuse, Request, Verdict
+from elision.errors import GuardError
 from elision.guards.guard import Guard
 
 if TYPE_CHECKING:
@@ -117,16 +118,23 @@ class _Side:
         """Return what of *delta* may leave; None if nothing may."""
         if self.refused:
             return None
-        text, verdict = self._holdback.feed(delta.text)
-        if delta.finish is not None and verdict == ALLOW:
-            rest, verdict = self._holdback.finish()
-            text += rest
+        text, verdict = self._judge(delta)
         if isinstance(verdict, Refuse):
             return self._refuse(delta, text)
         self._said = self._said or bool(text)
         if not text and delta.finish is None:
             return None
         return Delta(choice=delta.choice, text=text, finish=delta.finish)
+
+    def _judge(self, delta: Delta) -> tuple[str, Verdict]:
+        try:
+            text, verdict = self._holdback.feed(delta.text)
+            if delta.finish is not None and verdict == ALLOW:
+                rest, verdict = self._holdback.finish()
+                text += rest
+        except Exception as exc:  # whatever broke, nothing passes a broken guard
+            raise GuardError(f"the hold-back broke ({type(exc).__name__})") from exc
+        return text, verdict
 
     def _refuse(self, delta: Delta, text: str) -> Delta:
         self.refused = True

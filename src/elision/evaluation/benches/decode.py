@@ -57,10 +57,11 @@ async def _race(
         await _own(engine, PROMPTS[0], 4)
         _generate(model, PROMPTS[0], 4)
         for turn, prompt in enumerate(PROMPTS[: setup.repeats(6, 3)] * setup.repeats(2, 1)):
-            if turn % 2:
+            theirs_first = (turn + turn // len(PROMPTS)) % 2
+            if theirs_first:
                 theirs.append(_generate(model, prompt, n_tokens))
             own.append(await _own(engine, prompt, n_tokens))
-            if not turn % 2:
+            if not theirs_first:
                 theirs.append(_generate(model, prompt, n_tokens))
     finally:
         await engine.aclose()

@@ -30,7 +30,7 @@ Timing: TypeAlias = tuple[float, float]
 
 def measure(setup: Setup) -> Iterator[Figure]:
     """Yield what the gateway adds to the first token and to each later one, runs interleaved."""
-    n_tokens, n_runs = setup.repeats(48, 16), setup.repeats(24, 8)
+    n_tokens, n_runs = setup.repeats(32, 16), setup.repeats(48, 8)
     direct, through = _race(setup, n_tokens, n_runs)
     conditions: dict[str, Any] = {
         "model": setup.settings.model, "dtype": "float32", "threads": 1,

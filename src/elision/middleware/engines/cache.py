@@ -23,6 +23,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call] # its base re
     """
 
     _rooms: tuple[Tensor, Tensor] | None = None
+    _handed: Tensor | None = None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -30,32 +31,33 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call] # its base re
         """Append the states of new tokens; return those of all."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        n_old = self.get_seq_length()
-        n_all = n_old + key_states.shape[-2]
-        keys, values = self._room_for(n_all, n_old, key_states, value_states)
-        keys[..., n_old:n_all, :] = key_states
-        values[..., n_old:n_all, :] = value_states
-        self.keys, self.values = keys[..., :n_all, :], values[..., :n_all, :]
+        n_new, n_old = key_states.shape[-2], self.get_seq_length()
+        keys, values = self._room_for(n_old + n_new, n_old, key_states, value_states)
+        keys.narrow(-2, n_old, n_new).copy_(key_states)
+        values.narrow(-2, n_old, n_new).copy_(value_states)
+        self.keys = self._handed = keys.narrow(-2, 0, n_old + n_new)
+        self.values = values.narrow(-2, 0, n_old + n_new)
         return self.keys, self.values
 
     def _room_for(
         self, n_all: int, n_old: int, key_states: Tensor, value_states: Tensor
     ) -> tuple[Tensor, Tensor]:
-        if self._rooms is not None and self._rooms[0].shape[-2] >= n_all and self._lies_in_rooms():
-            return self._rooms
+        rooms = self._rooms
+        if rooms is not None and rooms[0].shape[-2] >= n_all and self._lies_in(rooms[0], n_old):
+            return rooms
         n_room = max(FIRST_TOKENS, 2 * n_all)
         keys, values = _like(key_states, n_room), _like(value_states, n_room)
         if n_old:
-            keys[..., :n_old, :] = cast("Tensor", self.keys)
-            values[..., :n_old, :] = cast("Tensor", self.values)
+            keys.narrow(-2, 0, n_old).copy_(cast("Tensor", self.keys))
+            values.narrow(-2, 0, n_old).copy_(cast("Tensor", self.values))
         self._rooms = keys, values
         return self._rooms
 
-    def _lies_in_rooms(self) -> bool:
-        """Return whether the keys still lie in the buffer; who sets them anew brings his own."""
-        if self._rooms is None or not self.get_seq_length():
+    def _lies_in(self, room: Tensor, n_old: int) -> bool:
+        """Return whether the keys lie in *room* still; who sets them anew brings his own."""
+        if self.keys is self._handed or not n_old:
             return True
-        return cast("Tensor", self.keys).data_ptr() == self._rooms[0].data_ptr()
+        return cast("Tensor", self.keys).data_ptr() == room.data_ptr()
 
 
 def _like(states: Tensor, n_room: int) -> Tensor:

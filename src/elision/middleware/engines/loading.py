@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from elision.middleware.engines import calibration
 from elision.middleware.engines.calibration import Choice
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine
+from elision.middleware.models.progress import Silence
 from elision.middleware.models.pull import pull
 
 if TYPE_CHECKING:
@@ -35,32 +37,35 @@ def load_engine(name: str, settings: Settings, *, progress: Progress | None = No
         ConfigError: If it is no causal language model.
     """
     folder = pull(name, cache=settings.cache, progress=progress)
-    model, n_threads = _load(folder, name, settings, progress)
+    transformers_logging.disable_progress_bar()  # ours tells it
+    model, n_threads = _load(folder, name, settings, progress or Silence())
+    dtype = str(model.model.dtype).removeprefix("torch.")
+    _log.info("%s runs in %s on %s, threads: %d", model.name, dtype, model.device, n_threads)
     return LocalEngine.under(settings, model, n_threads=n_threads)
 
 
 def _load(
-    folder: Path, name: str, settings: Settings, progress: Progress | None
+    folder: Path, name: str, settings: Settings, progress: Progress
 ) -> tuple[CausalModel, int]:
     name = Path(name).name if Path(name).exists() else name
     dtype: str = settings.dtype
     n_threads = settings.threads
+    if not torch.cuda.is_available() and (dtype == "auto" or n_threads == 0):
+        choice = _choose(folder, name, settings, progress)
+        dtype, n_threads = choice.dtype, choice.n_threads
+    progress.stage(f"Loading {name}")
     if torch.cuda.is_available():
         chosen = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
         return CausalModel.load(folder, name=name, dtype=chosen), n_threads or 1
-    if dtype == "auto" or n_threads == 0:
-        choice = _choose(folder, name, settings, progress)
-        dtype, n_threads = choice.dtype, choice.n_threads
     return CausalModel.load(folder, name=name, dtype=getattr(torch, dtype)), n_threads
 
 
-def _choose(folder: Path, name: str, settings: Settings, progress: Progress | None) -> Choice:
+def _choose(folder: Path, name: str, settings: Settings, progress: Progress) -> Choice:
     file = settings.cache / "calibration.json"
     key = f"{calibration.fingerprint(folder)}/{settings.dtype}/{settings.threads}"
     if (known := calibration.recall(file, key)) is not None:
         return known
-    if progress is not None:
-        progress.stage(f"Measuring number formats and threads for {name}", None)
+    progress.stage(f"Measuring number formats and threads for {name}, once")
     best = min(_measured(folder, name, settings), key=lambda choice: choice.cost)
     calibration.remember(file, key, best)
     return best

@@ -109,7 +109,7 @@ def serve(
     Raises:
         ConfigError: As in `Listener`.
     """
-    logging.config.dictConfig(_LOGGING)
+    log_to_stderr()
     model = next(iter(pipeline.models()), settings.model)
 
     def greet(url: str) -> None:
@@ -117,6 +117,11 @@ def serve(
 
     with _signals_ignored_afterwards():
         Listener(pipeline, settings, announce=greet).run()
+
+
+def log_to_stderr() -> None:
+    """Send the log lines of Elision and uvicorn to standard error."""
+    logging.config.dictConfig(_LOGGING)
 
 
 def greeting(url: str, model: str, *, keyed: bool) -> str:
