@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers.utils import logging as transformers_logging
@@ -37,7 +37,7 @@ def load_engine(name: str, settings: Settings, *, progress: Progress | None = No
         ConfigError: If it is no causal language model.
     """
     folder = pull(name, cache=settings.cache, progress=progress)
-    transformers_logging.disable_progress_bar()  # ours tells it
+    cast("Any", transformers_logging).disable_progress_bar()  # ours tells it
     model, n_threads = _load(folder, name, settings, progress or Silence())
     dtype = str(model.model.dtype).removeprefix("torch.")
     _log.info("%s runs in %s on %s, threads: %d", model.name, dtype, model.device, n_threads)
