@@ -114,9 +114,15 @@ def _show(figure: Figure, *, as_json: bool) -> None:
 
 # --- the table in docs/benchmarks.md -------------------------------------------------------------
 
+_HEAD = """| figure | measured | goal | spread | conditions | date |
+|---|---|---|---|---|---|"""
+_ROW = re.compile(r"^\| `([^`]+)` \|.*\|$", re.MULTILINE)
+
 
 def write_table(file: Path, figures: Iterable[Figure]) -> None:
     """Rewrite this machine's table in *file*; everything outside its markers stays.
+
+    Rows of figures that were not measured this time stay as well, each with its date.
 
     Raises:
         ConfigError: If *file* does not exist.
@@ -125,27 +131,22 @@ def write_table(file: Path, figures: Iterable[Figure]) -> None:
         raise ConfigError(f"{file} does not exist; it holds the explanations around the tables")
     name = str(machine()["cpu"])
     begin, end = f"<!-- machine: {name} -->", f"<!-- /machine: {name} -->"
-    block = f"{begin}\n{_markdown(name, figures)}\n{end}"
     text = file.read_text()
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if pattern.search(text):
-        text = pattern.sub(lambda _: block, text)
-    else:
-        text = f"{text.rstrip()}\n\n{block}\n"
+    found = re.search(re.escape(begin) + ".*?" + re.escape(end), text, re.DOTALL)
+    rows = {row[1]: row[0] for row in _ROW.finditer(found[0])} if found else {}
+    rows |= {figure.figure: _row(figure) for figure in figures}
+    here = machine()
+    title = f"### {name}, {here['cores']} cores, Python {here['python']}"
+    block = "\n".join([begin, title, "", _HEAD, *rows.values(), end])
+    text = text.replace(found[0], block) if found else f"{text.rstrip()}\n\n{block}\n"
     file.write_text(text)
 
 
-def _markdown(name: str, figures: Iterable[Figure]) -> str:
-    here = machine()
-    rows = [
-        f"### {name}, {here['cores']} cores, Python {here['python']}, {here['date']}",
-        "",
-        "| figure | measured | goal | spread | conditions |",
-        "|---|---|---|---|---|",
-    ]
-    for f in figures:
-        goal = "reported" if f.goal is None else f"{f.goal} {'**missed**' if f.missed else 'met'}"
-        spread = f"{f.spread[0]:g} to {f.spread[1]:g}" if f.spread else ""
-        conditions = ", ".join(f"{key} {value}" for key, value in f.conditions.items())
-        rows.append(f"| `{f.figure}` | {f.value:g} {f.unit} | {goal} | {spread} | {conditions} |")
-    return "\n".join(rows)
+def _row(figure: Figure) -> str:
+    verdict = "**missed**" if figure.missed else "met"
+    goal = "reported" if figure.goal is None else f"{figure.goal} {verdict}"
+    spread = f"{figure.spread[0]:g} to {figure.spread[1]:g}" if figure.spread else ""
+    conditions = ", ".join(f"{key} {value}" for key, value in figure.conditions.items())
+    measured = f"{figure.value:g} {figure.unit}"
+    cells = [f"`{figure.figure}`", measured, goal, spread, conditions, str(machine()["date"])]
+    return f"| {' | '.join(cells)} |"
