@@ -112,6 +112,19 @@ async def test_a_refused_answer_ends_before_the_phrase(register: Register) -> No
     check_never_leaks(done, [SECRET])
 
 
+@pytest.mark.parametrize("answer", [f"{SECRET}.", ANSWER])
+async def test_the_tokens_of_a_refused_answer_are_not_reported_either(
+    register: Register, answer: str
+) -> None:
+    register.add(target("refuse"))
+    engine = ScriptedEngine({"painter": answer}, name="model")
+    done = await reply(pipeline(register, engine), ask(logprobs=5))
+    assert done.choices[0].finish == "content_filter"
+    reported = "".join(entry.token for entry in done.choices[0].logprobs)
+    assert done.text.startswith(reported)
+    check_never_leaks(done, [SECRET])
+
+
 async def test_an_observed_phrase_is_counted_and_left_alone(register: Register) -> None:
     register.add(target("observe"))
     done = await reply(pipeline(register), ask())

@@ -129,3 +129,25 @@ def test_tokens_behind_a_stop_text_are_not_reported() -> None:
     text, entries = release.take()
     assert text == "abc"
     assert [e.token for e in entries] == ["ab", "cXd"]
+
+
+def test_what_is_dropped_is_not_reported_either() -> None:
+    release = Release()
+    for token in ("Ja", "ne"):
+        release.write(token, entry(token))
+    assert release.take(held=4) == ("", ())
+    release.drop_held(4)
+    release.write("I can't help with that.")
+    assert release.take() == ("I can't help with that.", ())
+
+
+def test_half_a_character_is_reported_with_the_text_it_belongs_to() -> None:
+    release = Release()
+    release.write("so ", entry("so "))
+    release.write("", TokenLogprob("\ufffd", -1.0, b"\xc3"))
+    release.write("\xe9", TokenLogprob("\ufffd", -1.0, b"\xa9"))
+    assert [e.data for e in release.take(held=1)[1]] == [b"so "]
+    release.redact(Redact(3, 4, "#"))
+    text, entries = release.take()
+    assert text == "#"
+    assert [e.token for e in entries] == ["#"]

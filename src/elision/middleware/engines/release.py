@@ -55,8 +55,10 @@ class Release:
             self._spans = (*apart, Redact(start, end, span.marker))
 
     def drop_held(self, held: int) -> None:
-        """Forget the last *held* characters: they will never leave."""
+        """Forget the last *held* characters and the tokens that wrote them: they never leave."""
         self.text = self.text[: max(self.mark, len(self.text) - held)]
+        end = len(self.text)
+        self._entries = [e for e in self._entries or () if e[0] < end >= e[1]]
 
     def take(self, held: int = 0) -> tuple[str, tuple[TokenLogprob, ...]]:
         """Return the text that may leave now, and the log-probabilities of its tokens.
@@ -92,11 +94,18 @@ class Release:
         if not self._entries:
             return ()
         whole = self.stopped and limit == len(self.text)
-        ready = [e for e in self._entries if e[1] <= limit or (whole and e[0] < limit)]
+        # A token of half a character writes nothing, but its bytes belong to what comes next.
+        behind = limit == len(self.text)
+        ready = [
+            e
+            for e in self._entries
+            if (e[1] <= limit and (e[0] < limit or behind)) or (whole and e[0] < limit)
+        ]
         self._entries = self._entries[len(ready) :] if not whole else []
         out: dict[Redact | int, TokenLogprob] = {}
         for n, (start, end, entry) in enumerate(ready):
-            span = next((s for s in self._spans if start < s.end and s.start < end), None)
+            over = max(end, start + 1)
+            span = next((s for s in self._spans if start < s.end and s.start < over), None)
             out[n if span is None else span] = entry if span is None else _marker(span)
         return tuple(out.values())
 
