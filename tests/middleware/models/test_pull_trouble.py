@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -240,3 +241,24 @@ def test_a_killed_pull_is_never_found_and_is_swept_by_the_next_one(
     pull("tiny", cache=cache)
     assert all(name.startswith("models/tiny/") for name in _left(cache))
     assert sorted(p.name for p in (cache / "models").iterdir()) == ["tiny"]
+
+
+def test_a_download_is_weighed_while_pip_makes_and_removes_folders_in_it(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"12345")
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            inner = tmp_path / "pip-unpack" / "deeper"
+            inner.mkdir(parents=True)
+            (inner / "half").touch()
+            shutil.rmtree(tmp_path / "pip-unpack")
+
+    with ThreadPoolExecutor(1) as pool:
+        churning = pool.submit(churn)
+        try:
+            weights = {wheel._weight(tmp_path) for _ in range(3000)}
+        finally:
+            stop.set()
+        churning.result()
+    assert weights == {5}

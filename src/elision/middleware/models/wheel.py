@@ -9,7 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -148,12 +148,12 @@ def _wait(process: subprocess.Popen[bytes]) -> int | None:
 
 
 def _weight(folder: Path) -> int:
+    """Return the bytes under *folder*, while pip fills it, moves and removes what is in it."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # pip moved it in between
-            continue
+    for root, _, names in os.walk(folder):  # passes over a folder that has just gone; rglob raises
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(root, name)).st_size  # noqa: PTH118 - as os.walk says
     return total
 
 
