@@ -8,6 +8,7 @@ Nothing here imports a heavy package: torch is named for type checkers only.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Flag, IntEnum, auto
 from functools import cached_property
@@ -325,6 +326,9 @@ class Plan:
         tenant: Whose register, caches and budget apply.
         epoch: The tenant's epoch the recipes were compiled for.
         refusal: What a refused choice says if nothing of it has left yet.
+        pending: Work that runs beside the prefill, such as the gate; the first token is chosen
+            once all of it is done.
+        decoder: ``sample``, or ``beam`` where a recipe scores whole beams.
     """
 
     request: Request
@@ -332,6 +336,8 @@ class Plan:
     tenant: str = "default"
     epoch: Epoch = 0
     refusal: str = ""
+    pending: tuple[Future[Any], ...] = ()
+    decoder: Literal["sample", "beam"] = "sample"
 
 
 @runtime_checkable
@@ -466,21 +472,31 @@ class Redact:
 
 
 @dataclass(frozen=True, slots=True)
+class Refuse:
+    """The choice must end here; text not yet released is dropped."""
+
+
+REFUSE = Refuse()
+
+
+@dataclass(frozen=True, slots=True)
 class Rewind:
     """Go back to a position and choose otherwise there.
+
+    Sessions are values, so whoever asks for a rewind forgets that he did: the engine counts.
 
     Attributes:
         to: Position, in tokens of the reply.
         bans: Tokens that must not be chosen there again.
+        retries: Most times that this place is tried anew; after them, *otherwise*.
+        otherwise: What to do where no way back is left: too many retries, an engine that cannot
+            go back, text that has left already.
     """
 
     to: int
     bans: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """The choice must end here; text not yet released is dropped."""
+    retries: int = 8
+    otherwise: Redact | Refuse = REFUSE
 
 
 Verdict: TypeAlias = Allow | Redact | Rewind | Refuse

@@ -11,6 +11,7 @@
     ├── AuthenticationError                   no key, or a wrong one: HTTP 401
     ├── PermissionDeniedError                 the key does not reach that far: HTTP 403
     ├── NotFoundError          (LookupError)  no such model, profile or target: HTTP 404
+    ├── ConflictError                         not in this state, or another request's key: HTTP 409
     ├── BusyError                             the queue is full, try again later: HTTP 429
     ├── TargetError            (ValueError)   a forget target that cannot be registered: HTTP 400
     ├── LexiconError           (ValueError)   a tokenizer whose bytes cannot be told
@@ -134,6 +135,21 @@ class NotFoundError(ElisionError, LookupError):
         super().__init__(message)
         self.code = code
         self.param = param
+
+
+class ConflictError(ElisionError):
+    """The object is not in a state that allows this, or an idempotency key names another request.
+
+    Attributes:
+        code: ``illegal_transition`` or ``idempotency_conflict``.
+    """
+
+    status = 409
+    kind = "conflict_error"
+
+    def __init__(self, message: str, *, code: str = "illegal_transition") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class BusyError(ElisionError):

@@ -14,7 +14,7 @@ from elision.errors import TargetError
 from elision.guards.guard import Guard
 from elision.guards.mask import PhraseMask, PhrasePenalty
 from elision.guards.pattern_set import Hit
-from elision.guards.targets import Action, ForgetTarget, Mode, Phrase, Status
+from elision.guards.targets import Action, ForgetTarget, Mode, Phrase, State
 from elision.guards.watch import PhraseCount, PhraseWatch
 from elision.testing.laws import awkward_rows, check_adjust, check_neutral, check_sessions
 from elision.testing.tokenizers import byte_lexicon
@@ -29,12 +29,12 @@ def target(
     text: str = SECRET,
     action: Action = "restrict",
     mode: Mode = "hard",
-    status: Status = "active",
+    state: State = "active",
     *,
     allow_echo: bool = False,
 ) -> ForgetTarget:
     phrase = Phrase(text=text, mode=mode, allow_echo=allow_echo)
-    return ForgetTarget(id="t", title="T", phrases=(phrase,), action=action, status=status)
+    return ForgetTarget(id="t", title="T", phrases=(phrase,), action=action, state=state)
 
 
 EVERY = Guard.compile(
@@ -65,7 +65,7 @@ def test_action_and_mode_decide_the_recipe(action: Action, mode: Mode, recipe: t
 
 
 def test_a_guard_without_phrases_has_no_recipes() -> None:
-    for guard in (Guard.compile([]), Guard.compile([target(status="revoked")])):
+    for guard in (Guard.compile([]), Guard.compile([target(state="revoked")])):
         assert guard.recipes(LEXICON) == ()
         assert (guard.n_targets, guard.n_phrases) == (0, 0)
         assert guard.scan(SECRET) == ()

@@ -78,11 +78,11 @@ class AnyHistory(RuleBasedStateMachine):
         tenant, target_id = key
         old = next(t for t in self.kept[tenant] if t.id == target_id)
         epoch = getattr(self, through).revoke(tenant, target_id)
-        if old.status == "active":
+        if old.state == "active":
             self.n_changes[tenant] += 1
             new = self.one.get(tenant, target_id)
             assert new.revoked_at is not None
-            assert new == replace(old, status="revoked", revoked_at=new.revoked_at)
+            assert new == replace(old, state="revoked", revoked_at=new.revoked_at)
             self.kept[tenant][self.kept[tenant].index(old)] = new
         assert epoch == self.n_changes[tenant]
 
@@ -99,7 +99,7 @@ class AnyHistory(RuleBasedStateMachine):
     def both_registers_show_what_was_done(self) -> None:
         for tenant in TENANTS:
             everything = tuple(self.kept[tenant])
-            standing = tuple(t for t in everything if t.status == "active")
+            standing = tuple(t for t in everything if t.state == "active")
             for register in (self.one, self.other):
                 assert register.epoch(tenant) == self.n_changes[tenant]
                 assert register.list(tenant, include_revoked=True) == everything
@@ -156,11 +156,11 @@ def test_every_change_is_on_record_with_who_and_when(register: Register, tmp_pat
     assert rows[1]["at"] == register.get("default", made.id).revoked_at
 
 
-def test_the_answer_on_the_wire_has_id_status_epoch_and_warnings(register: Register) -> None:
+def test_the_answer_on_the_wire_has_id_state_epoch_and_warnings(register: Register) -> None:
     made = register.add(target("male"))
     body = made.to_body()
     assert [w["code"] for w in body.pop("warnings")] == ["few_letters", "common_word"]
-    assert body == {"id": made.target.id, "status": "active", "epoch": 1}
+    assert body == {"id": made.target.id, "state": "active", "epoch": 1}
 
 
 # --- Errors --------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from elision.errors import PermissionDeniedError, TargetError
 from elision.guards.normal import N
-from elision.guards.targets import ForgetTarget, Phrase
+from elision.guards.scope import Scope
+from elision.guards.targets import GIVEN, ForgetTarget, Phrase
 
 SECRET = "Zyxwv Qponm"
 
@@ -28,10 +29,18 @@ targets = st.builds(
     tenant=st.sampled_from(["default", "a", "B.2_-"]),
     kind=st.sampled_from(["person", "fact", "string"]),
     names=st.lists(texts, max_size=3).map(tuple),
+    probes=st.lists(texts, max_size=3).map(tuple),
+    passages=st.lists(texts, max_size=2).map(tuple),
+    answers=st.lists(texts, max_size=3).map(tuple),
+    exceptions=st.lists(texts, max_size=3).map(tuple),
+    scope=st.builds(Scope, models=st.lists(titles, max_size=2).map(tuple)),
+    effective_at=st.none() | st.integers(0, 10**9).map(float),
+    expires_at=st.none() | st.integers(10**9 + 1, 10**11).map(float),
+    case_ref=st.just("") | titles,
     phrases=st.lists(phrases, min_size=1, max_size=4).map(tuple),
     action=st.sampled_from(["restrict", "refuse", "redact", "observe"]),
 )
-KEPT = ("id", "status", "created_at", "revoked_at")
+KEPT = GIVEN
 
 
 @given(targets)
@@ -89,7 +98,9 @@ WRONG = {
     "no object": ([SECRET], "the body is of type list; write an object with a title", None),
     "an unknown key": (
         _body(**{SECRET: 1}),
-        "key 3 of the body is not known; write only title, kind, names, phrases, action, tenant",
+        "key 3 of the body is not known; write only title, kind, phrases, names, probes, passages, "
+        "answers, exceptions, action, scope, effective_at, expires_at, review_at, case_ref, "
+        "legal_basis, tenant",
         None,
     ),
     "no title": ({"phrases": [SECRET]}, "title is missing; write what to call the target", "title"),
@@ -107,7 +118,7 @@ WRONG = {
     ),
     "nothing at all": (
         _body(phrases=[]),
-        "there is nothing to enforce: phrases and names are both empty; "
+        "there is nothing to enforce: phrases, names, probes, passages and answers are all empty; "
         "write the texts that must not be said into phrases",
         "phrases",
     ),

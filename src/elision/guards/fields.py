@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from elision.errors import TargetError
 
 _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_YEAR_9999 = 253_370_764_800
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -100,6 +102,27 @@ def items_of(body: Mapping[str, Any], key: str) -> tuple[Any, ...]:
     if not isinstance(items, list | tuple):
         raise TargetError(f"{key} is {kind_of(items)}; write a list", param=key)
     return tuple(items)
+
+
+def moment_of(body: Mapping[str, Any], key: str) -> float | None:
+    """Return the time at *key* in seconds since 1970, None if there is none; raise if unclear."""
+    value = body.get(key)
+    if value is None:
+        return None
+    wanted = f"{key} is no time; write ISO 8601 with a zone, such as 2030-01-31T12:00:00Z"
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError as exc:
+            raise TargetError(wanted, param=key) from exc
+        if moment.tzinfo is None:
+            raise TargetError(wanted, param=key)
+        value = moment.timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TargetError(wanted, param=key)
+    if not 0 <= value < _YEAR_9999:
+        raise TargetError(f"{key} lies outside the years 1970 to 9998", param=key)
+    return round(float(value), 3)
 
 
 def kind_of(value: object) -> str:

@@ -34,7 +34,7 @@ class Guard:
     """
 
     def __init__(self, targets: Iterable[ForgetTarget], *, epoch: Epoch, marker: str) -> None:
-        active = [target for target in targets if target.status == "active"]
+        active = [target for target in targets if target.state == "active"]
         self._owned = tuple(owned(active))
         self.epoch = epoch
         self.marker = marker

@@ -41,7 +41,7 @@ class Registered:
     """What came of a registration.
 
     Attributes:
-        target: The target as it is kept: with id, status and time.
+        target: The target as it is kept: with id, state and time.
         epoch: The tenant's epoch since; whatever was compiled for an older one is stale.
         warnings: What the operator should know about single phrases.
     """
@@ -54,7 +54,7 @@ class Registered:
         """Return the answer to ``POST /v1/forget``."""
         return {
             "id": self.target.id,
-            "status": self.target.status,
+            "state": self.target.state,
             "epoch": self.epoch,
             "warnings": [*self.warnings],
         }
@@ -92,7 +92,7 @@ class Register:
         """Register a new target; it is active at once.
 
         Args:
-            target: What to keep. Its id is given here; status and times are set here too.
+            target: What to keep. Its id is given here; state and times are set here too.
             actor: Who registers it, for the record of changes.
 
         Raises:
@@ -103,7 +103,7 @@ class Register:
         if target.id:
             raise TargetError("id is given by the register; leave it empty", param="id")
         warnings, now = advise(target), _now()
-        target = replace(target, id=_new_id(now), status="active", created_at=now, revoked_at=None)
+        target = replace(target, id=_new_id(now), state="active", created_at=now, revoked_at=None)
         with self._writing() as connection:
             epoch = _raise_epoch(connection, target, "add", now, actor)
             connection.execute(insert(targets), row_of(target) | {"epoch": epoch})
@@ -122,7 +122,7 @@ class Register:
         """Return the tenant's targets in the order of their registration."""
         query = select(targets).where(targets.c.tenant == tenant).order_by(targets.c.epoch)
         if not include_revoked:
-            query = query.where(targets.c.status == "active")
+            query = query.where(targets.c.state == "active")
         with self._reading() as connection:
             return tuple(map(target_of, connection.execute(query)))
 
@@ -181,12 +181,12 @@ class Register:
         check_line(actor, "actor", most=MAX_ACTOR_CHARS)
         with self._writing() as connection:
             target = _find(connection, tenant, target_id)
-            if target.status == "revoked":
+            if target.state == "revoked":
                 return self.epoch(tenant)
             now = _now()
             epoch = _raise_epoch(connection, target, "revoke", now, actor, reason)
             gone = update(targets).where(targets.c.id == target_id)
-            connection.execute(gone.values(status="revoked", revoked_at=now))
+            connection.execute(gone.values(state="revoked", revoked_at=now))
         return epoch
 
     def close(self) -> None:

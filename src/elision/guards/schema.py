@@ -24,6 +24,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from elision.guards.scope import EVERYWHERE, Scope
 from elision.guards.targets import ForgetTarget, Phrase
 
 HEAD = "0001"
@@ -44,14 +45,14 @@ targets = Table(
     Column("tenant", String(64), nullable=False),
     Column("kind", String(32), nullable=False),
     Column("action", String(32), nullable=False),
-    Column("status", String(32), nullable=False),
+    Column("state", String(32), nullable=False),
     # The epoch of its registration: unlike a clock it gives one order per tenant.
     Column("epoch", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("tenant", "epoch"),
-    Index(None, "tenant", "status"),
+    Index(None, "tenant", "state"),
 )
 
 epochs = Table(
@@ -75,19 +76,26 @@ changes = Table(
     UniqueConstraint("tenant", "epoch"),
 )
 
+_KEPT = frozenset(
+    "names probes passages answers exceptions effective_at expires_at review_at case_ref "
+    "legal_basis requested_by approved_by".split()
+)
 _PLAIN = {field.name: field.default for field in fields(Phrase) if field.name != "text"}
 
 
 def row_of(target: ForgetTarget) -> dict[str, Any]:
     """Return *target* as a row of ``targets``, less its epoch."""
     phrases = [_phrase_body(phrase) for phrase in target.phrases]
-    body = {"title": target.title, "names": target.names, "phrases": phrases}
+    kept = ((key, getattr(target, key)) for key in _KEPT)
+    body = {"title": target.title, "phrases": phrases} | {k: v for k, v in kept if v}
+    if target.scope != EVERYWHERE:
+        body["scope"] = target.scope.to_body()
     return {
         "id": target.id,
         "tenant": target.tenant,
         "kind": target.kind,
         "action": target.action,
-        "status": target.status,
+        "state": target.state,
         "created_at": target.created_at,
         "revoked_at": target.revoked_at,
         "body": orjson.dumps(body),
@@ -97,20 +105,25 @@ def row_of(target: ForgetTarget) -> dict[str, Any]:
 def target_of(row: Row[Any]) -> ForgetTarget:
     """Return the target that a row of ``targets`` keeps."""
     body = orjson.loads(row.body)
+    kept: dict[str, Any] = {
+        key: tuple(body[key]) if isinstance(body[key], list) else body[key]
+        for key in _KEPT & body.keys()
+    }
     return ForgetTarget(
         id=row.id,
         tenant=row.tenant,
         title=body["title"],
         kind=row.kind,
-        names=tuple(body["names"]),
+        scope=Scope.from_body(body["scope"]) if "scope" in body else EVERYWHERE,
         phrases=tuple(
             Phrase(text=item) if isinstance(item, str) else Phrase(**item)
             for item in body["phrases"]
         ),
         action=row.action,
-        status=row.status,
+        state=row.state,
         created_at=row.created_at,
         revoked_at=row.revoked_at,
+        **kept,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -11,102 +11,34 @@ from elision.errors import PermissionDeniedError, TargetError
 from elision.guards.fields import (
     check_choice,
     check_count,
-    check_flag,
     check_keys,
     check_line,
-    check_share,
     check_tenant,
     check_text,
     items_of,
     kind_of,
+    moment_of,
 )
-from elision.guards.normal import N
+from elision.guards.phrase import MAX_PHRASE_CHARS, Boundary, Mode, Phrase
+from elision.guards.scope import EVERYWHERE, Scope
+
+__all__ = ["Action", "Boundary", "ForgetTarget", "Kind", "Mode", "Phrase", "Scope", "State"]
 
 Kind: TypeAlias = Literal[
     "person", "organisation", "work", "fact", "passage", "topic", "pii", "string"
 ]
 Action: TypeAlias = Literal["restrict", "refuse", "redact", "observe"]
-Mode: TypeAlias = Literal["hard", "soft"]
-Boundary: TypeAlias = Literal["auto", "yes", "no"]
-Status: TypeAlias = Literal["active", "revoked"]
+State: TypeAlias = Literal[
+    "draft", "previewed", "pending_approval", "scheduled", "active",
+    "suspended", "expired", "revoked", "purged",
+]  # fmt: skip
+"""Where a target stands in its life; `elision.guards.lifecycle` draws the ways between."""
 
 MAX_TITLE_CHARS = 200
-MAX_PHRASE_CHARS = 10_000
 MAX_PHRASES = 50_000
-"""Most phrases of one target, and likewise most names."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phrase:
-    """A text that must not be emitted, in any spelling of the same normal form.
-
-    Its ``repr`` leaves the text out, so that no log line has it by accident.
-
-    Attributes:
-        text: The phrase as written by the operator.
-        mode: ``hard`` forbids its completion; ``soft`` makes it unlikely.
-        boundary: Whether it must stand between word boundaries: ``auto`` decides by length.
-        allow_echo: Whether a caller who wrote the phrase himself may hear it back.
-        beta: Share of the phrase whose completion already counts, in (0, 1]; below 1 for secrets
-            of which not even the greater part may leave.
-    """
-
-    text: str = field(repr=False)
-    mode: Mode = "hard"
-    boundary: Boundary = "auto"
-    allow_echo: bool = False
-    beta: float = 1.0
-
-    @classmethod
-    def from_body(cls, body: object, where: str = "phrase") -> Self:
-        """Read a phrase as the wire writes it: its text, or an object with a ``text``.
-
-        Args:
-            body: What stood in the JSON.
-            where: Its place in the request, for messages: ``phrases[3]``.
-
-        Raises:
-            TargetError: If it is neither. The message names the place, never the text.
-        """
-        if isinstance(body, str):
-            return cls(text=body)
-        if not isinstance(body, Mapping):
-            raise TargetError(
-                f"{where} is {kind_of(body)}; write a string, or an object with a text",
-                param=where,
-            )
-        check_keys(body, [f.name for f in fields(cls)], where)
-        if "text" not in body:
-            raise TargetError(
-                f"{where}.text is missing; write the phrase there", param=f"{where}.text"
-            )
-        return cls(**body)
-
-    def to_body(self) -> dict[str, Any]:
-        """Return the phrase as the wire writes it, every field spelled out."""
-        return asdict(self)
-
-    def validate(self, where: str = "phrase") -> None:
-        """Raise unless a guard can enforce this phrase as it stands.
-
-        Args:
-            where: Its place, for messages; they never repeat the phrase.
-
-        Raises:
-            TargetError: If a field has a wrong type or value, or no letter or digit is left of
-                the text in its normal form.
-        """
-        check_text(self.text, f"{where}.text", most=MAX_PHRASE_CHARS)
-        if not N(self.text):
-            raise TargetError(
-                f"{where}.text has no letters or digits, and only these are compared; "
-                "leave it out or write it in words",
-                param=f"{where}.text",
-            )
-        check_choice(self.mode, get_args(Mode), f"{where}.mode")
-        check_choice(self.boundary, get_args(Boundary), f"{where}.boundary")
-        check_flag(self.allow_echo, f"{where}.allow_echo")
-        check_share(self.beta, f"{where}.beta")
+"""Most phrases of one target, and likewise most names, probes, answers and exceptions."""
+MAX_PASSAGE_CHARS = 1_000_000
+MAX_NOTE_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,31 +52,56 @@ class ForgetTarget:
         kind: What sort of subject it is.
         names: Surface names, for detection only: a name is not a phrase.
         phrases: Texts that never leave.
+        probes: Questions and prompts that ask for the subject; the gate compares prompts to them.
+        passages: Long texts of which no longer run may be repeated word for word.
+        answers: What must not be said in other words either; sentences are compared to them.
+        exceptions: Prompts about somebody or something else: one that is nearer to an exception
+            than to any probe does not concern this target. They never switch a phrase off.
         action: What is done about a phrase: `restrict` masks it, `redact` replaces it, `refuse`
             ends the answer, `observe` only counts.
-        status: Only active targets are enforced.
+        scope: For which models and keys it holds.
+        state: Only active targets are enforced.
         created_at: Seconds since 1970, UTC.
-        revoked_at: Likewise; None while active.
+        effective_at: Likewise: not enforced before; None: as soon as it may be.
+        expires_at: Likewise: not enforced from then on; None: never expires.
+        review_at: Likewise: when somebody means to look at it again.
+        revoked_at: Likewise; None unless revoked.
+        case_ref: The operator's own reference.
+        legal_basis: Why it is suppressed, in the operator's words.
+        requested_by: Who registered it.
+        approved_by: Who approved it; empty if nobody had to.
     """
 
     title: str = field(repr=False)
-    phrases: tuple[Phrase, ...] = field(repr=False)
+    phrases: tuple[Phrase, ...] = field(default=(), repr=False)
     id: str = ""
     tenant: str = "default"
     kind: Kind = "string"
     names: tuple[str, ...] = field(default=(), repr=False)
+    probes: tuple[str, ...] = field(default=(), repr=False)
+    passages: tuple[str, ...] = field(default=(), repr=False)
+    answers: tuple[str, ...] = field(default=(), repr=False)
+    exceptions: tuple[str, ...] = field(default=(), repr=False)
     action: Action = "restrict"
-    status: Status = "active"
+    scope: Scope = EVERYWHERE
+    state: State = "active"
     created_at: float = 0.0
+    effective_at: float | None = None
+    expires_at: float | None = None
+    review_at: float | None = None
     revoked_at: float | None = None
+    case_ref: str = field(default="", repr=False)
+    legal_basis: str = field(default="", repr=False)
+    requested_by: str = field(default="", repr=False)
+    approved_by: str = field(default="", repr=False)
 
     @classmethod
     def from_body(cls, body: object, *, tenant: str) -> Self:
         """Read the body of ``POST /v1/forget``.
 
         Args:
-            body: The parsed JSON: ``title`` and ``phrases`` or ``names``, and if wanted ``kind``,
-                ``action`` and ``tenant``.
+            body: The parsed JSON: ``title``, something to enforce, and if wanted the rest. Times
+                are ISO 8601 with a zone, or seconds since 1970.
             tenant: The tenant that the caller's key is bound to.
 
         Raises:
@@ -161,12 +118,15 @@ class ForgetTarget:
         if "title" not in body:
             raise TargetError("title is missing; write what to call the target", param="title")
         phrases = enumerate(items_of(body, "phrases"))
+        given: dict[str, Any] = {key: items_of(body, key) for key in _LISTS}
+        given |= {key: moment_of(body, key) for key in _MOMENTS}
+        given |= {key: body[key] for key in ("kind", "action", *_NOTES) if key in body}
         target = cls(
             title=body["title"],
             tenant=tenant,
-            names=items_of(body, "names"),
             phrases=tuple(Phrase.from_body(item, f"phrases[{n}]") for n, item in phrases),
-            **{key: body[key] for key in ("kind", "action") if key in body},
+            scope=Scope.from_body(body["scope"]) if "scope" in body else EVERYWHERE,
+            **given,
         )
         target.validate()
         return target
@@ -174,20 +134,25 @@ class ForgetTarget:
     def to_body(self) -> dict[str, Any]:
         """Return the target as the wire writes it, every field spelled out.
 
-        Without ``id``, ``status``, ``created_at`` and ``revoked_at`` (ISO 8601, UTC) it is a body
-        that `from_body` reads back.
+        Without the fields that the register gives (`GIVEN`) it is a body that `from_body` reads
+        back.
         """
         return {
             "id": self.id,
-            "status": self.status,
-            "created_at": _iso(self.created_at),
-            "revoked_at": None if self.revoked_at is None else _iso(self.revoked_at),
+            "state": self.state,
+            "created_at": iso(self.created_at),
+            "revoked_at": iso(self.revoked_at),
+            "requested_by": self.requested_by,
+            "approved_by": self.approved_by,
             "tenant": self.tenant,
             "title": self.title,
             "kind": self.kind,
-            "names": [*self.names],
             "phrases": [phrase.to_body() for phrase in self.phrases],
+            **{key: [*getattr(self, key)] for key in _LISTS},
             "action": self.action,
+            "scope": self.scope.to_body(),
+            **{key: iso(getattr(self, key)) for key in _MOMENTS},
+            **{key: getattr(self, key) for key in _NOTES},
         }
 
     def validate(self) -> None:
@@ -201,21 +166,38 @@ class ForgetTarget:
         check_line(self.title, "title", most=MAX_TITLE_CHARS)
         check_choice(self.kind, get_args(Kind), "kind")
         check_choice(self.action, get_args(Action), "action")
-        if not self.phrases and not self.names:
+        if not any((self.phrases, self.names, self.probes, self.passages, self.answers)):
             raise TargetError(
-                "there is nothing to enforce: phrases and names are both empty; "
-                "write the texts that must not be said into phrases",
+                "there is nothing to enforce: phrases, names, probes, passages and answers are all "
+                "empty; write the texts that must not be said into phrases",
                 param="phrases",
             )
-        check_count(self.names, "names", most=MAX_PHRASES)
+        self.scope.validate()
         check_count(self.phrases, "phrases", most=MAX_PHRASES)
-        for n, name in enumerate(self.names):
-            check_text(name, f"names[{n}]", most=MAX_PHRASE_CHARS)
         for n, phrase in enumerate(self.phrases):
             _phrase(phrase, f"phrases[{n}]").validate(f"phrases[{n}]")
+        for key in _LISTS:
+            most = MAX_PASSAGE_CHARS if key == "passages" else MAX_PHRASE_CHARS
+            check_count(getattr(self, key), key, most=MAX_PHRASES)
+            for n, text in enumerate(getattr(self, key)):
+                check_text(text, f"{key}[{n}]", most=most)
+        for key in (note for note in _NOTES if getattr(self, note) != ""):
+            check_line(getattr(self, key), key, most=MAX_NOTE_CHARS)
+        self._check_times()
+
+    def _check_times(self) -> None:
+        if self.expires_at is not None and self.expires_at <= (self.effective_at or 0):
+            raise TargetError(
+                "expires_at is not after effective_at; write a later time", param="expires_at"
+            )
 
 
-_BODY_KEYS = ("title", "kind", "names", "phrases", "action", "tenant")
+_LISTS = ("names", "probes", "passages", "answers", "exceptions")
+_MOMENTS = ("effective_at", "expires_at", "review_at")
+_NOTES = ("case_ref", "legal_basis")
+_BODY_KEYS = ("title", "kind", "phrases", *_LISTS, "action", "scope", *_MOMENTS, *_NOTES, "tenant")
+GIVEN = ("id", "state", "created_at", "revoked_at", "requested_by", "approved_by")
+"""Fields of a body that the register gives; a caller cannot write them."""
 
 
 def _phrase(item: object, where: str) -> Phrase:
@@ -224,6 +206,9 @@ def _phrase(item: object, where: str) -> Phrase:
     return item
 
 
-def _iso(seconds: float) -> str:
+def iso(seconds: float | None) -> str | None:
+    """Return a moment as the wire writes it: ISO 8601, UTC, milliseconds."""
+    if seconds is None:
+        return None
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -36,7 +36,7 @@ def test_a_target_is_registered_found_listed_and_revoked(clean: Any) -> None:
     status, headers, page = clean.ask("POST", "/v1/forget", TARGET)
     made = orjson.loads(page)
     assert status == 201
-    assert (made["status"], made["warnings"]) == ("active", [])
+    assert (made["state"], made["warnings"]) == ("active", [])
     assert headers["location"] == f"/v1/forget/{made['id']}"
 
     found = json(clean.ask("GET", f"/v1/forget/{made['id']}"))
@@ -46,7 +46,7 @@ def test_a_target_is_registered_found_listed_and_revoked(clean: Any) -> None:
 
     status, _, page = clean.ask("DELETE", f"/v1/forget/{made['id']}")
     gone = orjson.loads(page)
-    assert (status, gone["status"], gone["epoch"]) == (200, "revoked", made["epoch"] + 1)
+    assert (status, gone["state"], gone["epoch"]) == (200, "revoked", made["epoch"] + 1)
     assert json(clean.ask("GET", "/v1/forget"))["data"] == []
     kept = json(clean.ask("GET", "/v1/forget?include_revoked=true"))["data"]
     assert made["id"] in [target["id"] for target in kept]

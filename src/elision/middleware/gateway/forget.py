@@ -76,7 +76,7 @@ async def revoke_target(request: Request, target_id: str) -> dict[str, Any]:
     """Take a target out of force; done twice, the second time changes nothing."""
     register = service_of(request).pipeline.register
     epoch = await asyncio.to_thread(register.revoke, tenant_of(request), target_id)
-    return {"id": target_id, "status": "revoked", "epoch": epoch}
+    return {"id": target_id, "state": "revoked", "epoch": epoch}
 
 
 def _register(register: Any, body: object, request: Request) -> dict[str, Any]:

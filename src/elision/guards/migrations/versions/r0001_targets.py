@@ -16,7 +16,7 @@ def upgrade() -> None:
         sa.Column("tenant", sa.String(64), nullable=False),
         sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("action", sa.String(32), nullable=False),
-        sa.Column("status", sa.String(32), nullable=False),
+        sa.Column("state", sa.String(32), nullable=False),
         sa.Column("epoch", sa.Integer, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("revoked_at", sa.Float),
@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_targets"),
         sa.UniqueConstraint("tenant", "epoch", name="uq_targets_tenant_epoch"),
     )
-    op.create_index("ix_targets_tenant_status", "targets", ["tenant", "status"])
+    op.create_index("ix_targets_tenant_state", "targets", ["tenant", "state"])
     op.create_table(
         "epochs",
         sa.Column("tenant", sa.String(64), nullable=False),
