@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from elision.contract import Request, text_of
 from elision.errors import ConfigError, ContextLengthError, RequestError
 from elision.lexicon import TokenizerLexicon
-from elision.middleware.engines.cache import growing_cache
+from elision.middleware.engines.cache import GrowingLayer, growing_cache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,6 +153,22 @@ class CausalModel:
     def copy_cache(self, cache: DynamicCache) -> DynamicCache:
         """Return a copy that shares nothing with *cache*."""
         return copy.deepcopy(cache)
+
+    def cut_cache(self, cache: DynamicCache, tokens: tuple[int, ...]) -> DynamicCache:
+        """Return a cache that holds *tokens* and nothing else, of one that holds them or more.
+
+        A cache whose layers cannot all be cropped (sliding windows) is read anew.
+        """
+        surplus = int(cache.get_seq_length()) - len(tokens)
+        if surplus <= 0:
+            return cache
+        if all(isinstance(layer, GrowingLayer) for layer in cache.layers):
+            cache.crop(-surplus)
+            return cache
+        fresh = self.new_cache()
+        for start in range(0, len(tokens), PREFILL_CHUNK):
+            self.score(tokens[start : start + PREFILL_CHUNK], fresh)
+        return fresh
 
     def score(self, tokens: tuple[int, ...], cache: DynamicCache) -> Tensor:
         """Append *tokens* to *cache* and return the scores behind the last, shape ``(vocab,)``."""

@@ -1,7 +1,8 @@
 """One choice being written: chain, draw, text and what may leave.
 
 A `Reply` is everything about decoding that is not the model. An engine hands it the scores of the
-next position and is told which token to feed back; what may leave is taken from it at any time.
+next position, as often as it has not finished: behind ``tokens``, which grow, and shrink when a
+session asks to go back. What may leave is taken from it at any time.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from elision.contract import (
     TokenLogprob,
     Verdict,
 )
-from elision.errors import GuardError
 from elision.middleware.engines.draw import Draw
 from elision.middleware.engines.logprobs import report
+from elision.middleware.engines.past import Past, Stand, earliest
 from elision.middleware.engines.release import Release
 from elision.middleware.interventions.base import Chain
 
@@ -56,34 +57,38 @@ class Reply:
     pending: bytes = b""
     finish: Finish | None = None
     notes: Counter[str] = field(default_factory=Counter)
+    past: Past = field(default_factory=Past)
 
     @classmethod
     def begin(cls, plan: Plan, context: Context, draw: Draw, *, max_tokens: int) -> Reply:
         """Open the sessions of one choice."""
         chain = Chain.begin(plan.recipes, context)
         release = Release(stop=plan.request.stop)
-        return cls(plan, context, chain, draw, max_tokens, release)
+        reply = cls(plan, context, chain, draw, max_tokens, release)
+        if any(isinstance(verdict, Refuse) for verdict in chain.verdicts):
+            reply._refuse()
+        return reply
 
-    def visit(self, row: Tensor) -> int | None:
-        """Choose the token that follows, and take it in.
+    def visit(self, row: Tensor) -> None:
+        """Choose the token that follows, and take it in; or end, or go back.
 
         Args:
             row: The model's scores for the next position, shape ``(vocab,)``, any float type.
-
-        Returns:
-            The token to feed to the model, or None once the reply has ended.
         """
-        here = Here(row.float(), position=len(self.tokens))
-        scores = self.chain.score(here.raw, here)
-        token = self.draw.pick(self.chain.choose_from(scores, here), len(self.tokens))
+        position = len(self.tokens)
+        here = Here(row.float(), position=position)
+        scores = self.chain.score(self.past.ban(here.raw, position), here)
+        final = self.chain.choose_from(scores, here)
+        token = self.draw.pick(final, position, self.past.n_rewinds)
         if token is None:
-            self._refuse()
+            self._turn_round()
         elif token in self.context.eos:
             self._end("stop")
         else:
+            stand = Stand(self.chain, self.pending, self.release.mark_here(), self.notes.copy())
+            self.past.keep(position, stand)
             self.notes.update(here.notes)
             self._commit(token, self._entry(scores, token))
-        return None if self.finish else token
 
     def _commit(self, token: int, entry: TokenLogprob | None) -> None:
         self.tokens.append(token)
@@ -91,36 +96,63 @@ class Reply:
         text, self.pending = self.context.lexicon.write(self.pending, token)
         self.release.write(text, entry)
         if not self._enforce(self.chain.verdicts):
-            self._refuse()
-        elif self.release.stopped:
+            return
+        if self.release.stopped:
             self._end("stop")
         elif len(self.tokens) >= self.max_tokens:
             self._end("length")
 
     def _enforce(self, verdicts: tuple[Verdict, ...]) -> bool:
-        """Do what *verdicts* call for; return whether the reply may go on."""
+        """Do what *verdicts* call for; return whether the text stands as it was written."""
+        if any(isinstance(verdict, Refuse) for verdict in verdicts):
+            self._refuse()
+            return False
+        rewind = earliest(v for v in verdicts if isinstance(v, Rewind))
+        if rewind is not None and self.past.may(rewind):
+            self._go_back(rewind)
+            return False
+        if rewind is not None:
+            return self._enforce((rewind.otherwise, *(v for v in verdicts if type(v) is Redact)))
         for verdict in verdicts:
-            match verdict:
-                case Redact():
-                    self.release.redact(verdict)
-                case Refuse():
-                    return False
-                case Rewind():
-                    raise GuardError("a session asked to rewind; this engine cannot go back")
+            if isinstance(verdict, Redact):
+                self.release.redact(verdict)
         return True
+
+    def _go_back(self, rewind: Rewind) -> None:
+        """Stand again where *rewind* says; what was chosen there is banned there."""
+        stand = self.past.back(rewind, self.tokens)
+        del self.tokens[rewind.to :]
+        self.chain, self.pending, self.notes = stand.chain, stand.pending, stand.notes
+        self.release.rewind(stand.mark)
+        self.finish = None
+
+    def _turn_round(self) -> None:
+        """Nothing acceptable is left here: go back one token if it is still held, else refuse."""
+        rewind = Rewind(len(self.tokens) - 1, frozenset())
+        if self.past.may(rewind):
+            self._go_back(rewind)
+        else:
+            self._refuse()
 
     def _end(self, finish: Finish) -> None:
         """End the reply; the sessions judge the text as it ends, cut or not."""
         self.finish = finish
         if self.release.stopped:
-            chain = Chain.begin(self.plan.recipes, self.context).read(self.release.text)
+            chain = self._cut_chain()
         else:
             self.release.write(self.context.lexicon.finish(self.pending))
             chain = self.chain
-        self.chain = chain.finish()
-        self.notes.update({k: n - self.notes[k] for k, n in self.chain.tally.items()})
-        if not self._enforce(self.chain.verdicts):
-            self._refuse()
+        chain = chain.finish()
+        if self._enforce(chain.verdicts):
+            self.notes.update({k: n - self.notes[k] for k, n in chain.tally.items()})
+
+    def _cut_chain(self) -> Chain:
+        """Return the sessions as they would stand had the text ended where a stop text cut it."""
+        text = self.release.text
+        stand = self.past.before(len(text))
+        if stand is not None:
+            return stand.chain.read(text[stand.mark.length :])
+        return Chain.begin(self.plan.recipes, self.context).read(text)
 
     def _refuse(self) -> None:
         """End the reply for the guard: what is held is dropped, nothing else is said."""
@@ -145,6 +177,7 @@ class Reply:
         """Return what may leave now; None if nothing may and the reply goes on."""
         held = self.chain.held if self.finish is None else 0
         text, entries = self.release.take(held)
+        self.past.forget_before(self.release.mark)
         if not (text or entries or self.finish):
             return None
         return Delta(choice=self.context.choice, text=text, logprobs=entries, finish=self.finish)

@@ -14,6 +14,21 @@ MARKER_LOGPROB = -9999.0
 """What OpenAI's API reports for a token whose log-probability is not told."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a reply had been written at some moment.
+
+    Attributes:
+        length: Its raw characters.
+        spans: What was to be redacted.
+        n_entries: Log-probabilities taken in.
+    """
+
+    length: int
+    spans: tuple[Redact, ...]
+    n_entries: int
+
+
 @dataclass(slots=True)
 class Release:
     """The raw text of one reply and the mark up to which it has left.
@@ -31,6 +46,7 @@ class Release:
     stopped: bool = False
     _spans: tuple[Redact, ...] = ()
     _entries: list[tuple[int, int, TokenLogprob]] | None = None
+    _n_gone: int = 0
 
     def write(self, text: str, entry: TokenLogprob | None = None) -> None:
         """Append what a token wrote, with its log-probability if they are reported."""
@@ -43,6 +59,18 @@ class Release:
         if hits := [at for at in found if at >= 0]:
             self.text = self.text[: min(hits)]
             self.stopped = True
+
+    def mark_here(self) -> Mark:
+        """Return what `rewind` needs to come back to this moment."""
+        return Mark(len(self.text), self._spans, self._n_gone + len(self._entries or ()))
+
+    def rewind(self, mark: Mark) -> None:
+        """Take back what was written since *mark*; nothing of it has left."""
+        assert mark.length >= self.mark
+        self.text = self.text[: mark.length]
+        self.stopped = False
+        self._spans = mark.spans
+        self._entries = (self._entries or [])[: max(0, mark.n_entries - self._n_gone)]
 
     def redact(self, span: Redact) -> None:
         """Replace *span* by its marker when it leaves; overlapping spans unite."""
@@ -101,6 +129,7 @@ class Release:
             for e in self._entries
             if (e[1] <= limit and (e[0] < limit or behind)) or (whole and e[0] < limit)
         ]
+        self._n_gone += len(ready)
         self._entries = self._entries[len(ready) :] if not whole else []
         out: dict[Redact | int, TokenLogprob] = {}
         for n, (start, end, entry) in enumerate(ready):

@@ -6,8 +6,9 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from elision.contract import Capability, Context, Delta, Plan, Usage
 from elision.errors import BusyError
@@ -17,10 +18,14 @@ from elision.middleware.engines.draw import draw_for
 from elision.middleware.speculation.base import Drafter
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import DynamicCache
 
 CAPABILITIES = Capability.LOGITS | Capability.TOP_LOGPROBS | Capability.LOGIT_BIAS
-CAPABILITIES |= Capability.TOKEN_IDS | Capability.CONTINUE
+CAPABILITIES |= Capability.TOKEN_IDS | Capability.CONTINUE | Capability.REWIND
+
+_PATIENCE_S: Final = 0.005
+"""How long one request that waits for its gate may keep the others waiting, per turn."""
 
 Item: TypeAlias = Delta | Exception | None
 """What a job delivers: pieces, at most one failure, and None when it is over."""
@@ -28,19 +33,35 @@ Item: TypeAlias = Delta | Exception | None
 
 @dataclass(slots=True)
 class Sequence:
-    """One choice and its cache. Invariant: the cache holds prompt + reply but the last token."""
+    """One choice and its cache. Invariant: the cache holds prompt + reply but the last token.
+
+    Attributes:
+        reply: The choice.
+        cache: Keys and values; longer than the invariant says only right after a rewind.
+        prompt: The prompt's tokens.
+        first: Scores behind the prompt, shape ``(vocab,)``.
+    """
 
     reply: Reply
     cache: DynamicCache
-    next: int | None
+    prompt: tuple[int, ...]
+    first: Tensor
+
+    def begin(self) -> None:
+        """Choose the first token."""
+        self.reply.visit(self.first)
 
     def step(self, model: CausalModel, drafter: Drafter) -> None:
         """Score what is certain and what is drafted, then walk as far as the draws follow it."""
-        assert self.next is not None
-        budget = self.reply.max_tokens - len(self.reply.tokens)
-        draft = drafter.propose(self.reply.tokens, budget=budget)
+        tokens = self.reply.tokens
+        if not tokens:  # gone back to the beginning
+            self.begin()
+            return
+        draft = drafter.propose(tokens, budget=self.reply.max_tokens - len(tokens))
         assert not draft.tokens, "this engine scores the root only"
-        self.next = self.reply.visit(model.score((self.next,), self.cache))
+        if int(self.cache.get_seq_length()) >= len(self.prompt) + len(tokens):
+            self.cache = model.cut_cache(self.cache, (*self.prompt, *tokens[:-1]))
+        self.reply.visit(model.score((tokens[-1],), self.cache))
 
 
 @dataclass(slots=True)
@@ -63,8 +84,10 @@ class Job:
     _prompt: Prompt | None = None
     _cache: DynamicCache | None = None
     _read: int = 0
+    _row: Tensor | None = None
     _completion_tokens: int = 0
     _notes: Counter[str] = field(default_factory=Counter)
+    _rewinds: Counter[str] = field(default_factory=Counter)
 
     @property
     def n_choices(self) -> int:
@@ -94,7 +117,9 @@ class Job:
             raise BusyError("the deadline passed before the first token; try again later")
         if self._prompt is None:
             self._prompt, self._cache = model.render(self.plan.request), model.new_cache()
-        if self._cache is not None:
+        if self._row is not None and self._cache is not None:
+            self._wait(model, self._prompt, self._cache, self._row)
+        elif self._cache is not None:
             self._prefill(model, self._prompt, self._cache)
         else:
             self._decode(model, drafter)
@@ -105,8 +130,19 @@ class Job:
         chunk = prompt.ids[self._read : self._read + PREFILL_CHUNK]
         row = model.score(chunk, cache)
         self._read += len(chunk)
-        if self._read < len(prompt.ids):
-            return
+        if self._read == len(prompt.ids):
+            self._row = row
+            self._wait(model, prompt, cache, row)
+
+    def _wait(self, model: CausalModel, prompt: Prompt, cache: DynamicCache, row: Tensor) -> None:
+        """Open the choices once nothing is pending; until then let the others have their turn."""
+        _, late = wait(self.plan.pending, timeout=_PATIENCE_S)
+        if not late:
+            self._begin(model, prompt, cache, row)
+        elif time.monotonic() > self.deadline:
+            raise BusyError("the deadline passed before the first token; try again later")
+
+    def _begin(self, model: CausalModel, prompt: Prompt, cache: DynamicCache, row: Tensor) -> None:
         seed = self.plan.request.sampling.seed
         seed = secrets.randbits(63) if seed is None else seed
         begun = []
@@ -114,9 +150,11 @@ class Job:
             last = choice == self.n_choices - 1
             reply = self._open(model, prompt, choice, seed)
             own = cache if last else model.copy_cache(cache)
-            begun.append(Sequence(reply, own, reply.visit(row)))
+            begun.append(Sequence(reply, own, prompt.ids, row))
+            if reply.finish is None:
+                begun[-1].begin()
         self.live = [sequence for sequence in begun if self._goes_on(sequence)]
-        self._cache = None
+        self._cache = self._row = None
 
     def _open(self, model: CausalModel, prompt: Prompt, choice: int, seed: int) -> Reply:
         plan, request = self.plan, self.plan.request
@@ -158,10 +196,14 @@ class Job:
             return True
         self._completion_tokens += len(sequence.reply.tokens)
         self._notes.update(sequence.reply.notes)
+        past = sequence.reply.past
+        self._rewinds.update(n_rewinds=past.n_rewinds, rewound_tokens=past.n_tokens)
         return False
 
     def _summary(self, model: CausalModel, prompt: Prompt) -> Delta:
         usage = Usage(prompt_tokens=len(prompt.ids), completion_tokens=self._completion_tokens)
         dtype = str(model.model.dtype).removeprefix("torch.")
-        report = {"engine": model.name, "dtype": dtype, "notes": dict(self._notes)}
+        report: dict[str, Any] = {"engine": model.name, "dtype": dtype, "notes": dict(self._notes)}
+        if self._rewinds["n_rewinds"]:
+            report["usage"] = dict(self._rewinds)
         return Delta(usage=usage, report=report)
