@@ -18,13 +18,18 @@ TRICKY = st.sampled_from(
 TEXTS = st.text(st.one_of(TRICKY, st.characters()), max_size=24)
 
 # Where this project goes beyond the formula: enclosed letters, marks drawn like punctuation, the
-# Arabic line filler, and what decomposes to these.
+# Arabic line filler, what decomposes to these, and the mark that case-folds to a letter.
 BEYOND = {
     *range(0x1F130, 0x1F18A),
     *range(0x1F1E6, 0x1F200),
     *map(ord, "ʹʺʻʼʽʾʿˈˊˋˮꞌꞋǃ™℠ŉ"),
     *(0x0374, 0x0640, 0x1E9A),
     *(0xFCF2, 0xFCF3, 0xFCF4, 0xFE71, 0xFE77, 0xFE79, 0xFE7B, 0xFE7D, 0xFE7F),
+    *(
+        code
+        for code in range(0x345, 0x2000)
+        if "\u0345" in unicodedata.normalize("NFKD", chr(code))
+    ),
 }
 # UTS 39 intentional.txt 17.0.0 (© Unicode, Inc., terms of use at unicode.org), as code points;
 # left out are two pairs of a digit and a punctuation mark, which no normal form should merge.
@@ -166,3 +171,9 @@ def test_where_words_begin_inside_words_does_not_depend_on_the_cut(a: str, b: st
     behind = word_starts(b, inside=ends_inside(a))
     assert word_starts(a + b) == (*word_starts(a), *(len(a) + at for at in behind))
     assert ends_inside(a + b) == ends_inside(b, inside=ends_inside(a))
+
+
+def test_no_combining_mark_comes_to_a_letter_not_even_the_one_that_case_folds_to_iota() -> None:
+    assert N("a\u0345b") == "ab"
+    marks = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code))[0] == "M"]
+    assert not N("".join(marks))

@@ -168,7 +168,9 @@ def _fold(code: int) -> str:
 def _decomposed(char: str) -> str:
     before, after = "", char
     while before != after:  # case folding may compose anew, decomposition may bring up a capital
-        before, after = after, normalize("NFKD", normalize("NFKD", after).casefold())
+        # U+0345 is a mark, and case-folds to a letter.
+        unmarked = normalize("NFKD", after).replace("\u0345", "")
+        before, after = after, normalize("NFKD", unmarked.casefold())
     return after
 
 
