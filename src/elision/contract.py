@@ -84,6 +84,8 @@ class Request:
         n: Choices wanted.
         logprobs: Alternatives to report per token; None reports no log-probabilities.
         echo: Whether a ``text`` reply begins with the prompt.
+        answer: Nothing is written; this answer is scored instead, with its end token if it is
+            text, as it stands if it is token ids. None writes a reply.
         timeout_s: Deadline for the whole request in seconds; None takes the engine's.
         options: The caller's ``elision`` object.
         extra: Every field that is not ours.
@@ -100,6 +102,7 @@ class Request:
     n: int = 1
     logprobs: int | None = None
     echo: bool = False
+    answer: str | tuple[int, ...] | None = None
     timeout_s: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -143,12 +146,22 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The token that was written at a position, and what could have stood there instead."""
+    """The token that was written at a position, and what could have stood there instead.
+
+    Attributes:
+        token: Its text.
+        logprob: Its log-probability in nats, after masks and before temperature; ``-inf`` for a
+            given token that the guard would not have let through, NaN for a prompt's first.
+        data: Its bytes.
+        top: The likeliest tokens of its place, best first.
+        plain: Of a token that was given, not written: its log-probability under the model alone.
+    """
 
     token: str
     logprob: float
     data: bytes
     top: tuple[Alternative, ...] = ()
+    plain: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
