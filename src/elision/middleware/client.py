@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from elision.contract import Completion, Delta, Message, Request, collect
 from elision.guards.targets import ForgetTarget
+from elision.middleware.scoring import Score
 from elision.middleware.wire import parse_chat, parse_completion
 
 if TYPE_CHECKING:
@@ -100,6 +101,34 @@ class Client:
                 yield delta
         finally:
             await self._loop.arun(deltas.aclose())
+
+    # --- scoring ---------------------------------------------------------------------------------
+
+    def score(
+        self, messages: str | Sequence[Message], answer: str | Sequence[int], **options: Any
+    ) -> Score:
+        """Return how likely *answer* is as the reply to *messages*, guarded and not.
+
+        Nothing is written: the answer's tokens are read under the chain that would have written
+        them.
+
+        Args:
+            messages: A conversation or a single question.
+            answer: Text, scored with its end token; or token ids, scored as they stand.
+            **options: As of `chat`. What only concerns the draw (temperature, truncation, seed)
+                changes nothing.
+
+        Raises:
+            RequestError: If an option is wrong, or the answer empty.
+            CapabilityError: If the engine does not tell log-probabilities.
+        """
+        return self._loop.run(self._score(messages, answer, options))
+
+    async def ascore(
+        self, messages: str | Sequence[Message], answer: str | Sequence[int], **options: Any
+    ) -> Score:
+        """Async twin of `score`."""
+        return await self._loop.arun(self._score(messages, answer, options))
 
     # --- forgetting ------------------------------------------------------------------------------
 
@@ -193,6 +222,16 @@ class Client:
     def _deltas(self, request: Request, options: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
         profile = options.get("profile") or self.profile
         return self._pipeline.run(request, profile=profile, tenant=self.tenant)
+
+    async def _score(
+        self,
+        messages: str | Sequence[Message],
+        answer: str | Sequence[int],
+        options: Mapping[str, Any],
+    ) -> Score:
+        given = answer if isinstance(answer, str) else tuple(answer)
+        request = replace(self._chat(messages, options), answer=given)
+        return Score.of(await self._collect(request, options), model=self.model)
 
     async def _collect(self, request: Request, options: Mapping[str, Any]) -> Completion:
         return await collect(self._deltas(request, options))

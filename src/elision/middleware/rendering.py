@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf, log
 from typing import Any, Protocol
 
 from elision.contract import Alternative, Choice, Completion, Delta, TokenLogprob, Usage
 
 LOGPROB_FLOOR = -9999.0
 """Stands for the logarithm of nought, which JSON cannot write; OpenAI's own value."""
+
+SCORE_FLOOR = log(1e-10)
+"""Stands for it where the token was given, not written: sums over a text stay comparable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +192,8 @@ def text_logprobs(items: tuple[TokenLogprob, ...], offset: int) -> dict[str, Any
     """Return the log-probabilities of a completion's tokens.
 
     Args:
-        items: The tokens; one without log-probability (NaN, a prompt's first) gets null.
+        items: The tokens; one without log-probability (NaN, a prompt's first) gets null, a given
+            one that the guard blocks gets `SCORE_FLOOR` and is not named among the alternatives.
         offset: Characters of the reply before the first of them.
     """
     offsets = []
@@ -197,7 +202,7 @@ def text_logprobs(items: tuple[TokenLogprob, ...], offset: int) -> dict[str, Any
         offset += len(item.token)
     return {
         "tokens": [item.token for item in items],
-        "token_logprobs": [_finite(item.logprob) for item in items],
+        "token_logprobs": [_floored(item) for item in items],
         "top_logprobs": [_ranking(item) for item in items],
         "text_offset": offsets,
     }
@@ -231,8 +236,18 @@ def _ranking(item: TokenLogprob) -> dict[str, float | None] | None:
     if _finite(item.logprob) is None:
         return None
     ranking = {other.token: _finite(other.logprob) for other in reversed(item.top)}
-    ranking.setdefault(item.token, _finite(item.logprob))
+    if not _is_blocked(item):
+        ranking.setdefault(item.token, _finite(item.logprob))
     return dict(sorted(ranking.items(), key=lambda pair: -(pair[1] or 0.0)))
+
+
+def _is_blocked(item: TokenLogprob) -> bool:
+    """Return whether *item* is a given token that could not have been written."""
+    return item.plain is not None and item.logprob == -inf
+
+
+def _floored(item: TokenLogprob) -> float | None:
+    return SCORE_FLOOR if _is_blocked(item) else _finite(item.logprob)
 
 
 def _finite(logprob: float) -> float | None:

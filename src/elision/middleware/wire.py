@@ -115,9 +115,10 @@ def parse_completion(body: object) -> Parsed:
         raise unsupported("suffix", "filling in before a suffix is")
     stream, include_usage = _stream(fields)
     best_of = fields.integer("best_of", 1, TOKEN_ID_MAX)
-    max_tokens = fields.integer("max_tokens", 1, TOKEN_ID_MAX)
-    logprobs = fields.integer("logprobs", 0, N_ALTERNATIVES)
     echo = fields.flag("echo")
+    # Echo alone asks for nothing to be written: the prompt and its log-probabilities come back.
+    max_tokens = fields.integer("max_tokens", 0 if echo else 1, TOKEN_ID_MAX)
+    logprobs = fields.integer("logprobs", 0, N_ALTERNATIVES)
     common = _common(fields)
     if best_of not in (None, common["n"]):
         raise unsupported("best_of", "a best_of that differs from 'n' is")
@@ -126,7 +127,7 @@ def parse_completion(body: object) -> Parsed:
             kind="text",
             prompt=prompt,
             echo=echo,
-            max_tokens=max_tokens or COMPLETION_TOKENS,
+            max_tokens=COMPLETION_TOKENS if max_tokens is None else max_tokens,
             logprobs=logprobs,
             **common,
         )

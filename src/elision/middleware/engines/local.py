@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from elision.contract import Capability, Delta, Lexicon, Plan
 from elision.middleware.engines.causal import CausalModel
-from elision.middleware.engines.sequence import CAPABILITIES, Item, Job
+from elision.middleware.engines.scoring import job_for
+from elision.middleware.engines.sequence import CAPABILITIES, Item
 from elision.middleware.engines.worker import Worker
 from elision.middleware.speculation.base import Drafter, NoDraft
 
@@ -95,7 +96,7 @@ class LocalEngine:
                 job.cancelled = True
 
         timeout_s = plan.request.timeout_s or self._timeout_s
-        job = Job(plan, deliver, deadline=time.monotonic() + timeout_s)
+        job = job_for(plan, deliver, deadline=time.monotonic() + timeout_s)
         self._worker.submit(job)
         try:
             while (item := await channel.get()) is not None:

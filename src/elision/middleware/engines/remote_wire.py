@@ -50,12 +50,14 @@ def check(request: Request, *, engine: str) -> None:
     """Refuse what a text-only upstream cannot serve under guard.
 
     Raises:
-        CapabilityError: For log-probabilities, tools, token ids as the prompt (no guard could read
-            where the reply begins), a reply to be continued, or a draw that needs the scores.
+        CapabilityError: For log-probabilities, the score of an answer, tools, token ids as the
+            prompt (no guard could read where the reply begins), a reply to be continued, or a draw
+            that needs the scores.
     """
     unguarded = {k: v for k, v in _UNGUARDED_FIELDS.items() if request.extra.get(k)}
     needs = (
         (request.logprobs is not None, "logprobs", "TOP_LOGPROBS"),
+        (request.answer is not None, "score", "LOGITS"),
         (not isinstance(request.prompt, str), "prompt", "TOKEN_IDS"),
         (request.continue_final, "continue_final_message", "CONTINUE"),
         (bool(request.sampling.top_n_sigma), "top_n_sigma", "LOGITS"),

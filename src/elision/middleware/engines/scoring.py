@@ -1,0 +1,318 @@
+"""Scoring: how likely a given text is, under the model alone and under the guard.
+
+The text is read in one forward per chunk. Then the chain walks over the rows as it does when it
+writes, but for one thing: whatever the sessions say, the next token is the given one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass, field, replace
+from math import inf, nan
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import torch
+from torch import Tensor
+
+from elision.contract import (
+    Allow,
+    Context,
+    Delta,
+    Finish,
+    Here,
+    Plan,
+    Refuse,
+    Request,
+    Rewind,
+    TokenLogprob,
+    Usage,
+    Verdict,
+)
+from elision.errors import BusyError, ContextLengthError, RequestError
+from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel
+from elision.middleware.engines.logprobs import report
+from elision.middleware.engines.sequence import CAPABILITIES, Item, Job
+from elision.middleware.interventions.base import Chain
+from elision.middleware.speculation.base import Drafter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import DynamicCache
+
+_PATIENCE_S: Final = 0.005
+"""How long a job that waits for its gate may keep the others waiting, per turn."""
+
+
+def job_for(plan: Plan, deliver: Callable[[Item], None], *, deadline: float) -> Job:
+    """Return the job that *plan* asks for: to write a reply, to score a text, or both in turn."""
+    kind = ScoringJob if _gives_text(plan.request) else Job
+    return kind(plan, deliver, deadline)
+
+
+def _gives_text(request: Request) -> bool:
+    """Return whether a part of the reply is the caller's own text, to be scored."""
+    echoed = request.echo and (request.logprobs is not None or request.max_tokens == 0)
+    return request.answer is not None or echoed
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A text whose tokens are known.
+
+    Attributes:
+        ids: Prompt and answer, the end token included where it counts.
+        start: Index of the first token that the sessions read.
+        prompt_ids: What they are told was the prompt.
+        before: What they are told the answer continues.
+        text: What is echoed.
+        ends: Whether the last token ends the answer.
+    """
+
+    ids: tuple[int, ...]
+    start: int
+    prompt_ids: tuple[int, ...] = ()
+    before: str = ""
+    text: str = ""
+    ends: bool = False
+
+    @classmethod
+    def of(cls, request: Request, model: CausalModel) -> Given:
+        """Read *request*: its answer behind its prompt, or the prompt that it wants echoed.
+
+        An echoed prompt is scored from its first token on, so that the guard reads all of it as if
+        it were being written.
+
+        Raises:
+            RequestError: If the answer is empty or holds ids that do not exist.
+            ContextLengthError: If the model cannot read that much.
+        """
+        prompt = model.render(request)
+        if request.answer is None:
+            return cls(prompt.ids, 0, text=prompt.before)
+        answer = _answer_ids(request.answer, model)
+        ids = (*prompt.ids, *answer)
+        if len(ids) - 1 > model.n_context:
+            raise ContextLengthError(
+                f"Prompt and answer have {len(ids)} tokens, but {model.name!r} takes "
+                f"{model.n_context}; shorten one of them.",
+                param="answer",
+            )
+        return cls(ids, len(prompt.ids), prompt.ids, prompt.before, ends=answer[-1] in model.eos)
+
+
+def _answer_ids(answer: str | tuple[int, ...], model: CausalModel) -> tuple[int, ...]:
+    if isinstance(answer, str):
+        ids = cast("list[int]", model.tokenizer(answer, add_special_tokens=False)["input_ids"])
+        end = cast("int | None", model.tokenizer.eos_token_id)
+        return (*ids, *(() if end is None else (end,)))
+    if not answer or not all(0 <= token < model.vocab_size for token in answer):
+        raise RequestError(
+            f"The answer is empty or has ids outside the vocabulary of {model.vocab_size}.",
+            param="answer",
+        )
+    return answer
+
+
+@dataclass(slots=True)
+class Walk:
+    """The chain on its way along a given text.
+
+    Attributes:
+        plan: Whose recipes act.
+        context: What the sessions were opened with.
+        chain: The open sessions.
+        applicable: Whether the reply would have been a choice of tokens at all; not where a gate
+            refuses before the first.
+        entries: One per token read.
+    """
+
+    plan: Plan
+    context: Context
+    chain: Chain
+    applicable: bool = True
+    entries: list[TokenLogprob] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, plan: Plan, context: Context) -> Walk:
+        """Open the sessions."""
+        chain = Chain.begin(plan.recipes, context)
+        refused = any(isinstance(verdict, Refuse) for verdict in chain.verdicts)
+        return cls(plan, context, chain, applicable=not refused)
+
+    def read(self, token: int, row: Tensor | None, *, ends: bool = False) -> None:
+        """Take in a token of the text.
+
+        Args:
+            token: Which.
+            row: The model's scores for its place, shape ``(vocab,)``; None for a text's first.
+            ends: Whether it is the end token of an answer, which writes nothing.
+        """
+        self.entries.append(self._entry(token, row))
+        self.chain = self.chain.finish() if ends else self.chain.advance(token)
+        for verdict in self.chain.verdicts:
+            self._strike(verdict)
+
+    def _strike(self, verdict: Verdict) -> None:
+        """Give no probability to a token that *verdict* would have taken back or covered."""
+        if isinstance(verdict, Allow):
+            return
+        last = len(self.entries) - 1
+        at = min(verdict.to, last) if isinstance(verdict, Rewind) else last
+        if self.entries[at].plain is not None:
+            self.entries[at] = replace(self.entries[at], logprob=-inf)
+
+    def _entry(self, token: int, row: Tensor | None) -> TokenLogprob:
+        lexicon = self.context.lexicon
+        data = lexicon.bytes_of(token)
+        bare = TokenLogprob(data.decode("utf-8", "replace"), nan, data)
+        if row is None:
+            return bare
+        here = Here(row.float(), position=len(self.entries))
+        plain = float(here.raw[token]) - here.logsumexp
+        scores = self.chain.score(here.raw, here)
+        if not self.applicable or scores.max() == -inf:
+            return replace(bare, logprob=-inf, plain=plain)
+        nameable, n_top = self.chain.conceal(scores), self.plan.request.logprobs or 0
+        entry = report(scores, nameable, token, n_top=n_top, lexicon=lexicon)
+        return replace(entry, plain=plain)
+
+
+@dataclass(slots=True)
+class ScoringJob(Job):
+    """A request whose text is given, on the engine's thread; an echoed prompt may be continued.
+
+    The chain acts up to entropy shaping, as in every log-probability that is reported: at
+    temperature 1 and without truncation. A token that the served system would not have let out has
+    ``-inf``: one that is masked, one that completes what is redacted or refused, and one that a
+    rewind would have taken back.
+
+    Source:
+        Our own (guard.md 3.2); the sessions advance with the given token even where it is blocked.
+    """
+
+    _given: Given | None = None
+    _walk: Walk | None = None
+    _held: DynamicCache | None = None
+    _n_fed: int = 0
+    _is_scored: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        if self.cancelled:
+            return True
+        if not self._is_scored:
+            return False
+        return self._writes_nothing or super(ScoringJob, self).over
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens whose keys and values it holds."""
+        held = 0 if self._held is None else int(self._held.get_seq_length())
+        return held + super(ScoringJob, self).cached_tokens
+
+    @property
+    def _writes_nothing(self) -> bool:
+        return self.plan.request.answer is not None or self.plan.request.max_tokens == 0
+
+    @property
+    def _finish(self) -> Finish | None:
+        if not self._writes_nothing:
+            return None
+        return "length" if self.plan.request.answer is None else "stop"
+
+    def step(self, model: CausalModel, drafter: Drafter) -> None:
+        """Do one step: a chunk of the given text, or what `Job.step` does.
+
+        Raises:
+            BusyError: If the deadline passed before the text was scored.
+        """
+        if self._is_scored:
+            super(ScoringJob, self).step(model, drafter)
+            return
+        if time.monotonic() > self.deadline:
+            raise BusyError("the deadline passed before the text was scored; try again later")
+        if self._walk is None:
+            self._begin_walk(model)
+        else:
+            self._score(model, self._walk)
+
+    def _begin_walk(self, model: CausalModel) -> None:
+        """Open the sessions once nothing is pending: a gate must have spoken before."""
+        if wait(self.plan.pending, timeout=_PATIENCE_S).not_done:
+            return
+        given = self._given = Given.of(self.plan.request, model)
+        self._walk = Walk.begin(self.plan, _context(self.plan, given, model))
+        self._held = model.new_cache()
+        if given.start == 0:
+            self._walk.read(given.ids[0], None)
+
+    def _score(self, model: CausalModel, walk: Walk) -> None:
+        given, held = self._given, self._held
+        assert given is not None
+        assert held is not None
+        fed = given.ids[:-1]
+        chunk = fed[self._n_fed : self._n_fed + PREFILL_CHUNK]
+        end = self._n_fed + len(chunk)
+        first = max(self._n_fed, given.start - 1)
+        if chunk:
+            rows = _rows(model, chunk, held, max(1, end - first))
+            for at in range(first, end):
+                ends = at + 2 == len(given.ids) and given.ends
+                walk.read(given.ids[at + 1], rows[at - end], ends=ends)
+        self._n_fed = end
+        if end == len(fed):
+            self._conclude(model, given, walk)
+
+    def _conclude(self, model: CausalModel, given: Given, walk: Walk) -> None:
+        """Hand over what was scored; where a reply is to follow, turn into the job that writes."""
+        self._held, self._is_scored = None, True
+        request = self.plan.request
+        finish = self._finish
+        entries = () if request.logprobs is None and request.answer is None else (*walk.entries,)
+        for choice in range(self.n_choices):
+            self.deliver(Delta(choice=choice, text=given.text, logprobs=entries, finish=finish))
+        if self._writes_nothing:
+            self.deliver(_summary(model, given, walk))
+        else:
+            self.plan = replace(self.plan, request=replace(request, echo=False))
+
+
+def _context(plan: Plan, given: Given, model: CausalModel) -> Context:
+    return Context(
+        lexicon=model.lexicon,
+        vocab_size=model.vocab_size,
+        prompt_ids=given.prompt_ids,
+        before=given.before,
+        user_text=plan.request.user_text,
+        eos=model.eos,
+        tenant=plan.tenant,
+        epoch=plan.epoch,
+        capabilities=CAPABILITIES,
+    )
+
+
+def _rows(model: CausalModel, tokens: Sequence[int], cache: DynamicCache, n_last: int) -> Tensor:
+    """Append *tokens* to *cache*; return the scores behind the *n_last*, ``(n_last, vocab)``."""
+    ids = torch.tensor([tokens], device=model.device)
+    out: Any = model.model(
+        input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=n_last
+    )
+    return cast("Tensor", out.logits[0])
+
+
+def _summary(model: CausalModel, given: Given, walk: Walk) -> Delta:
+    scored = [entry for entry in walk.entries if entry.plain is not None]
+    return Delta(
+        usage=Usage(prompt_tokens=len(given.ids)),
+        report={
+            "engine": model.name,
+            "dtype": str(model.model.dtype).removeprefix("torch."),
+            "n_scored": len(scored),
+            "n_floored": sum(entry.logprob == -inf for entry in scored),
+            "applicable": walk.applicable,
+        },
+    )
