@@ -7,6 +7,7 @@ plant; the latter imports torch and transformers, nothing here does before it is
 from __future__ import annotations
 
 from elision.testing.broken import Breaking as Breaking
+from elision.testing.encoders import BagEncoder as BagEncoder
 from elision.testing.models import ARCHITECTURES as ARCHITECTURES
 from elision.testing.models import tiny_model as tiny_model
 from elision.testing.script import FactTable as FactTable
