@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import inf, log
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from elision.contract import ALLOW, Context, Here, Refuse, Stage, Verdict
 from elision.errors import ConfigError
-from elision.guards.normal import N
+from elision.guards.normal import SEP, N
 from elision.guards.pattern_set import Reading
 from elision.guards.product import Blocked, Product
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MIN_MASS: Final = 1e-3
 """Probability that must be left for the model to go on (guard.md 1.6.6)."""
+_TAIL: Final = 31
+"""Tokens looked back over for the beginning of a phrase, less one."""
 NOTICEABLE: Final = 1e-4
 """Blocked probability from which on it is noted: less says nothing about the model's intent."""
 PENALTY_NATS: Final = 6.0
@@ -53,11 +55,30 @@ class PhraseMask:
         return MaskSession(self, *opening(self.product, context))
 
 
-@dataclass(frozen=True, slots=True)
-class MaskSession:
-    """One choice under a `PhraseMask`; holds nothing, for what it allows is final.
+class Wrote(NamedTuple):
+    """What a token of the tail wrote.
 
     Attributes:
+        n_letters: Letters and digits.
+        n_chars: Raw characters.
+        opens: Whether a word begins with it.
+    """
+
+    n_letters: int
+    n_chars: int
+    opens: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSession:
+    """One choice under a `PhraseMask`.
+
+    What it allows is final. It holds words that may begin a phrase all the same: should the rest of
+    the phrase be all that the model wants, the reply goes back to where it began.
+
+    Attributes:
+        tail: The last tokens, as far back as a phrase may have begun.
+        is_apart: Whether a letter that came next would begin a word.
         is_cut: Whether the text ends where no token does.
         verdict: `Refuse` if the text was cut just behind a phrase; else `ALLOW`.
     """
@@ -65,9 +86,28 @@ class MaskSession:
     recipe: PhraseMask
     reading: Reading
     excluded: frozenset[int]
+    tail: tuple[Wrote, ...] = ()
+    is_apart: bool = True
     is_cut: bool = False
     verdict: Verdict = ALLOW
-    held = 0
+
+    @property
+    def n_growing(self) -> int:
+        """Tokens at the end, from the beginning of a word on, that may begin a phrase."""
+        missing, found = self.recipe.product.begun(self.reading), 0
+        for n, wrote in enumerate(reversed(self.tail), start=1):
+            if missing <= 0:
+                break
+            missing -= wrote.n_letters
+            if wrote.opens:
+                found = n
+        return found
+
+    @property
+    def held(self) -> int:
+        """Characters of those tokens."""
+        n = self.n_growing
+        return sum(wrote.n_chars for wrote in self.tail[-n:]) if n else 0
 
     def adjust(self, logits: Tensor, here: Here) -> Tensor:
         """Return the scores with blocked tokens at ``-inf``; see `forbid`."""
@@ -85,8 +125,15 @@ class MaskSession:
 
     def advance(self, token: int) -> MaskSession:
         """Return the session after *token*."""
-        reading = self.recipe.product.advance(self.reading, token)
-        return MaskSession(self.recipe, reading, self.excluded)
+        product = self.recipe.product
+        reading = product.advance(self.reading, token)
+        piece = product.piece(token)
+        chars = len(product.lexicon.write(self.reading.pending, token)[0])
+        opens = piece.startswith(SEP) or self.is_apart
+        wrote = Wrote(len(piece) - piece.count(SEP), chars, opens)
+        tail = (*self.tail[-_TAIL:], wrote)
+        is_apart = piece.endswith(SEP) if piece else self.is_apart
+        return MaskSession(self.recipe, reading, self.excluded, tail, is_apart)
 
     def read(self, text: str) -> MaskSession:
         """Return the session after *text*, which a stop text may have cut within a token.

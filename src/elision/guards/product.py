@@ -199,6 +199,17 @@ class Product:
             found.update(-hot(step(state, SEP)) for state in states)
         return self._plain.hot(reading.plain), frozenset(found)
 
+    def begun(self, reading: Reading) -> int:
+        """Return how many letters at the end of the text may begin a phrase, a few more at most."""
+        bounded = self._bounded.automaton.growing
+        depths = map(bounded, (reading.bounded, *reading.behind))
+        return max(self._plain.automaton.growing(reading.plain), *depths)
+
+    def piece(self, token: int) -> str:
+        """Return what *token* comes to in N_b, a character's half nothing."""
+        pieces = self._vocabulary.bounded_pieces
+        return pieces[token] if 0 <= token < len(pieces) else ""
+
     def completed(self, reading: Reading, excluded: frozenset[int] = _NOTHING) -> bool:
         """Return whether a phrase is complete if the text ends at *reading*."""
         return self._plain.completed(reading.plain, excluded) or any(

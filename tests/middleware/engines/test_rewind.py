@@ -35,7 +35,11 @@ from elision.contract import (
     in_order,
 )
 from elision.errors import BusyError
+from elision.guards.guard import Guard
+from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.engines.causal import CausalModel
+from elision.middleware.engines.decoding import Reply
+from elision.middleware.engines.draw import Greedy
 from elision.middleware.engines.local import LocalEngine
 from elision.middleware.engines.past import MAX_REWINDS
 from elision.middleware.profiles import sampling_recipes
@@ -314,3 +318,26 @@ async def test_what_stays_pending_past_the_deadline_fails_the_request(engine: Lo
     with pytest.raises(BusyError, match="before the first token"):
         await run(engine, replace(plan(timeout_s=0.2), pending=(Future(),)))
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("before", ["", "He is the secret"])
+def test_where_only_the_phrase_is_wanted_the_reply_goes_back_to_its_beginning(before: str) -> None:
+    lexicon = causal().lexicon
+    guard = Guard.compile([ForgetTarget(title="t", phrases=(Phrase(text="secret phrase"),))])
+    context = Context(lexicon=lexicon, vocab_size=len(lexicon), before=before)
+    script = "A secret phrase." if not before else " phrase. A secret phrase."
+    wanted = replace(plan(max_tokens=len(script)), recipes=guard.recipes(lexicon), refusal="no")
+    reply = Reply.begin(wanted, context, Greedy(), max_tokens=len(script))
+    left = ""
+    while reply.finish is None:
+        row = torch.full((len(lexicon),), -50.0)
+        row[ord(script[len(reply.tokens)])] = 10.0
+        row[ord("z")] = 1.0
+        reply.visit(row)
+        if delta := reply.take():
+            left += delta.text
+    assert left == reply.release.text
+    assert not guard.hides(before + left)
+    want = ("zphrase. A z", 2) if before else ("A zecret phr", 1)
+    assert (left[:12], reply.past.n_rewinds) == want
+    assert reply.finish == "length"

@@ -127,8 +127,8 @@ class Reply:
         self.finish = None
 
     def _turn_round(self) -> None:
-        """Nothing acceptable is left here: go back one token if it is still held, else refuse."""
-        rewind = Rewind(len(self.tokens) - 1, frozenset())
+        """Nothing acceptable is left: go back to where the forbidden began, else refuse."""
+        rewind = Rewind(len(self.tokens) - max(1, self.chain.n_growing), frozenset())
         if self.past.may(rewind):
             self._go_back(rewind)
         else:

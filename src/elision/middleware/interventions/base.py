@@ -40,6 +40,16 @@ class Tallies(Protocol):
         ...
 
 
+@runtime_checkable
+class Grows(Protocol):
+    """A session that knows where what it forbids has begun."""
+
+    @property
+    def n_growing(self) -> int:
+        """Tokens at the end of the reply that have begun it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """Open sessions in order. A value like its members: advancing leaves the old chain intact.
@@ -70,6 +80,11 @@ class Chain:
     def held(self) -> int:
         """Characters at the end of the text that some session still holds."""
         return max((session.held for session in self.sessions), default=0)
+
+    @property
+    def n_growing(self) -> int:
+        """Tokens at the end of the reply that begin something forbidden."""
+        return max((s.n_growing for s in self.early if isinstance(s, Grows)), default=0)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
