@@ -2,197 +2,268 @@
 
 from __future__ import annotations
 
-import re
-import secrets
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, insert, select, text, update
-
 from elision.contract import Epoch
-from elision.errors import GuardError, NotFoundError, TargetError
-from elision.guards.advice import Advice, advise
-from elision.guards.database import connect, told
+from elision.errors import TargetError
+from elision.guards.advice import advise
+from elision.guards.audit import AuditLog
+from elision.guards.changing import admit, settle
+from elision.guards.database import Database
 from elision.guards.fields import check_line
-from elision.guards.schema import changes, row_of, target_of, targets
-from elision.guards.targets import ForgetTarget
+from elision.guards.idempotency import Once
+from elision.guards.lifecycle import in_force
+from elision.guards.reasons import Reason, reasons_of
+from elision.guards.registration import Registered, asked_of, check_new, new_id
+from elision.guards.rows import WHOLE, find, target_of
+from elision.guards.schema import targets
+from elision.guards.standing import Standing
+from elision.guards.targets import ForgetTarget, State
+from elision.guards.transfer import export_lines, import_lines, unknown
+from elision.guards.transitions import MAX_ACTOR_CHARS, NOBODY, Changed, Transitions
+from elision.guards.vault import Keys
+from elision.guards.writing import Writing
 
-MAX_REASON_CHARS = 1000
-MAX_ACTOR_CHARS = 128
-
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
-_ID = re.compile(r"ft_[0-9a-z]{20}")
-_EPOCH = "SELECT epoch FROM epochs WHERE tenant = ?"
-_NEXT_EPOCH = text(
-    "INSERT INTO epochs (tenant, epoch) VALUES (:tenant, 1) "
-    "ON CONFLICT (tenant) DO UPDATE SET epoch = epochs.epoch + 1 RETURNING epoch"
-)
-_TENANTS_KEPT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """What came of a registration.
-
-    Attributes:
-        target: The target as it is kept: with id, state and time.
-        epoch: The tenant's epoch since; whatever was compiled for an older one is stale.
-        warnings: What the operator should know about single phrases.
-    """
-
-    target: ForgetTarget
-    epoch: Epoch
-    warnings: tuple[Advice, ...]
-
-    def to_body(self) -> dict[str, Any]:
-        """Return the answer to ``POST /v1/forget``."""
-        return {
-            "id": self.target.id,
-            "state": self.target.state,
-            "epoch": self.epoch,
-            "warnings": [*self.warnings],
-        }
+__all__ = ["Changed", "Register", "Registered"]
 
 
-class Register:
-    """The forget targets of all tenants, in one SQLite database.
+class Register(Transitions):
+    """The forget targets of all tenants, in one database.
 
     Thread-safe, and any number of processes may share a database. A change is on the disk when
-    its call returns: the row, the epoch and who did it when, all or nothing. Reading sees every
-    change that any process has made by then.
+    its call returns: the row, the epoch and the log's entry, all or nothing. Reading sees every
+    change that any process has made by then, and every one that the clock has.
 
     Every method raises `GuardError` if the database fails, never with a phrase in the message.
+
+    Attributes:
+        audit: Who did what to which target when.
+        signer: Signs what the register vouches for, with the key that the log's checkpoints bear.
+        approval_required: Whether a second person must approve a target.
     """
 
-    def __init__(self, where: str | Path) -> None:
-        """Open the database at a path or ``sqlite:///`` URL, made or migrated if need be.
-
-        Raises:
-            ConfigError: If it cannot be opened, or a newer Elision wrote it.
-        """
-        self._engine = connect(where)
-        self._writer = self._engine.execution_options(begin="IMMEDIATE")
-        self._write = threading.Lock()  # fairer among threads than SQLite's polling
-        self._kept: dict[str, tuple[Epoch, tuple[ForgetTarget, ...]]] = {}
-        self._keeping = threading.Lock()
-        self._closed = False
-
-    @classmethod
-    def open(cls, home: Path) -> Self:
-        """Open ``register.db`` in the folder *home*, both made private to the user if absent."""
-        return cls(home / "register.db")
-
-    def add(self, target: ForgetTarget, *, actor: str = "unspecified") -> Registered:
-        """Register a new target; it is active at once.
+    def __init__(
+        self,
+        where: str | Path,
+        *,
+        keys: Path | None = None,
+        clock: Callable[[], float] = time.time,
+        approval_required: bool = False,
+        checkpoint_file: Path | None = None,
+    ) -> None:
+        """Open the register, made or migrated if need be.
 
         Args:
-            target: What to keep. Its id is given here; state and times are set here too.
-            actor: Who registers it, for the record of changes.
+            where: A path, or a URL: ``sqlite:////PATH`` or ``postgresql+psycopg://HOST/DATABASE``.
+            keys: The folder of its keys, made if absent; None: ``keys`` beside an SQLite file, and
+                for a server the environment (`elision.guards.vault.Keys`).
+            clock: Tells the time in seconds since 1970.
+            approval_required: See `Register`.
+            checkpoint_file: A second place for the log's checkpoints, best on another disk.
+
+        Raises:
+            ConfigError: If it cannot be opened, a newer Elision wrote it, or its keys are others.
+            MissingExtraError: If the URL is PostgreSQL's and psycopg is not installed.
+        """
+        self.approval_required = approval_required
+        self._clock = clock
+        self._database = Database(where)
+        try:
+            beside = self._database.folder and self._database.folder / "keys"
+            loaded = Keys.load(keys or beside, make=not self._database.is_made())
+            self._database.upgrade(loaded)
+            self.audit = AuditLog(
+                self._database, loaded, clock=clock, checkpoint_file=checkpoint_file
+            )
+        except BaseException:
+            self._database.close()
+            raise
+        self._audit, self._vault, self.signer = self.audit, loaded.vault, loaded.signer
+        self._standing = Standing(self._database, self._vault)
+
+    @classmethod
+    def open(cls, home: Path, **options: Any) -> Self:
+        """Open ``register.db`` in the folder *home*, both made private to the user if absent.
+
+        Takes every other argument of `Register`.
+        """
+        return cls(home / "register.db", **options)
+
+    def add(
+        self,
+        target: ForgetTarget,
+        *,
+        actor: str = NOBODY,
+        idempotency_key: str | None = None,
+        draft: bool = False,
+    ) -> Registered:
+        """Register a new target.
+
+        It is active at once; scheduled if its ``effective_at`` lies ahead; waiting for approval if
+        somebody has to approve; a draft if that is asked for.
+
+        Args:
+            target: What to keep. Id, state, requester and the time of registration are given here.
+            actor: Who registers it.
+            idempotency_key: Sent twice within a day with the same target, it is registered once and
+                answered alike.
+            draft: Whether to keep it without bringing it into force.
 
         Raises:
             TargetError: If the target cannot be enforced as given, or already has an id.
+            ConflictError: If the idempotency key came with another target before.
         """
-        target.validate()
+        [made] = self.add_many((target,), actor=actor, idempotency_key=idempotency_key, draft=draft)
+        return made
+
+    def add_many(
+        self,
+        targets: Sequence[ForgetTarget],
+        *,
+        actor: str = NOBODY,
+        idempotency_key: str | None = None,
+        draft: bool = False,
+    ) -> tuple[Registered, ...]:
+        """Register targets of one tenant, all or none; see `add`."""
         check_line(actor, "actor", most=MAX_ACTOR_CHARS)
-        if target.id:
-            raise TargetError("id is given by the register; leave it empty", param="id")
-        warnings, now = advise(target), _now()
-        target = replace(target, id=_new_id(now), state="active", created_at=now, revoked_at=None)
-        with self._writing() as connection:
-            epoch = _raise_epoch(connection, target, "add", now, actor)
-            connection.execute(insert(targets), row_of(target) | {"epoch": epoch})
-        return Registered(target, epoch, warnings)
+        check_new(targets)
+        if not targets:
+            return ()
+        advice, once = [*map(advise, targets)], None
+        if idempotency_key is not None:
+            asked = [draft, *(asked_of(target) for target in targets)]
+            once = Once.of(idempotency_key, asked, tenant=targets[0].tenant, vault=self._vault)
+        with self._audit.writing() as writing:
+            if once is not None and (answers := once.recall(writing)) is not None:
+                return tuple(self._repeated(writing, answer) for answer in answers)
+            new = [self._new(target, writing.now, actor, draft=draft) for target in targets]
+            epochs = admit(writing, self._vault, new, action="add", actor=actor)
+            made = tuple(map(Registered, new, epochs, advice))
+            if once is not None:
+                tenant = targets[0].tenant
+                once.remember(writing, [{**m.to_body(), "tenant": tenant} for m in made])
+        return made
 
     def get(self, tenant: str, target_id: str) -> ForgetTarget:
-        """Return one target, active or revoked.
+        """Return one target in whatever state; of a purged one, what is not personal.
 
         Raises:
             NotFoundError: If this tenant has no target of that id.
         """
-        with self._reading() as connection:
-            return _find(connection, tenant, target_id)
+        self.epoch(tenant)
+        with self._database.reading() as connection:
+            return target_of(find(connection, tenant, target_id), self._vault)
 
-    def list(self, tenant: str, *, include_revoked: bool = False) -> tuple[ForgetTarget, ...]:
-        """Return the tenant's targets in the order of their registration."""
-        query = select(targets).where(targets.c.tenant == tenant).order_by(targets.c.epoch)
-        if not include_revoked:
-            query = query.where(targets.c.state == "active")
-        with self._reading() as connection:
-            return tuple(map(target_of, connection.execute(query)))
+    def list(
+        self,
+        tenant: str,
+        *,
+        states: Collection[State] | None = None,
+        include_revoked: bool = False,
+    ) -> tuple[ForgetTarget, ...]:
+        """Return the tenant's targets in the order of their registration.
+
+        Args:
+            tenant: Whose.
+            states: Only those in one of these states; None: the active ones.
+            include_revoked: Whether to return those in every state, if no states are given.
+        """
+        self.epoch(tenant)
+        query = WHOLE.where(targets.c.tenant == tenant).order_by(targets.c.epoch)
+        if states is not None or not include_revoked:
+            wanted = ("active",) if states is None else tuple(states)
+            query = query.where(targets.c.state.in_(wanted))
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return tuple(target_of(row, self._vault) for row in rows)
 
     def active(self, tenant: str) -> tuple[ForgetTarget, ...]:
         """Return what is enforced for *tenant* now; the same object until its epoch changes.
 
         Read `epoch` before this, never after: then the targets are at least as new as the epoch.
         """
-        epoch = self.epoch(tenant)
-        with self._keeping:
-            kept = self._kept.get(tenant)
-        if kept is not None and kept[0] == epoch:
-            return kept[1]
-        found = self.list(tenant)
-        with self._keeping:
-            self._kept[tenant] = (epoch, found)
-            if len(self._kept) > _TENANTS_KEPT:
-                del self._kept[next(iter(self._kept))]
-        return found
+        return self._standing.at(tenant, self.epoch(tenant))
 
     def epoch(self, tenant: str) -> Epoch:
         """Return how often the tenant's targets have changed; 0 for a tenant never heard of.
 
-        Asked on every request, so it goes past SQLAlchemy's statement layer (10 µs against 65).
+        What the clock has to do by now is done first: a target is in force from the very moment of
+        its ``effective_at`` until that of its ``expires_at``.
         """
-        with self._connected(), closing(self._engine.raw_connection()) as connection:
-            cursor = connection.cursor()
-            rows = cursor.execute(_EPOCH, (tenant,)).fetchall()
-            cursor.close()
-        return int(rows[0][0]) if rows else 0
+        epoch, due = self._database.epoch(tenant)
+        if due is None or due > self._clock():
+            return epoch
+        with self._audit.writing() as writing:
+            settle(writing, self._vault, tenant)
+        return self._database.epoch(tenant)[0]
 
-    def revoke(
-        self,
-        tenant: str,
-        target_id: str,
-        *,
-        reason: str = "unspecified",
-        actor: str = "unspecified",
-    ) -> Epoch:
-        """Take a target out of force; done twice, the second time changes nothing.
-
-        Args:
-            tenant: Whose target it is.
-            target_id: The target's id.
-            reason: Why, for the record of changes.
-            actor: Who, likewise.
-
-        Returns:
-            The tenant's epoch since.
+    def reasons(self, tenant: str, target_id: str) -> tuple[Reason, ...]:
+        """Return why what was done to a target, oldest first; none once it is purged.
 
         Raises:
             NotFoundError: If this tenant has no target of that id.
-            TargetError: If reason or actor is empty, too long or not one line.
         """
-        check_line(reason, "reason", most=MAX_REASON_CHARS)
+        with self._database.reading() as connection:
+            return reasons_of(connection, self._vault, find(connection, tenant, target_id))
+
+    def commitment(self, tenant: str, purpose: str, data: bytes) -> str:
+        """Return HMAC-SHA256 of *data* in hex under a key of this tenant and purpose.
+
+        It tells two equal texts alike and tells nobody which text it is, for the key stays here.
+        """
+        return self._vault.digest(purpose, tenant, data)
+
+    def export(self, tenant: str) -> Iterator[dict[str, Any]]:
+        """Yield every target of *tenant* in order as an object, then a signed manifest.
+
+        What is yielded is plain text: keep it as you would the register and its keys.
+        """
+        return export_lines(tenant, self.list(tenant, include_revoked=True), self.signer)
+
+    def import_(
+        self,
+        tenant: str,
+        lines: Iterable[str | bytes | Mapping[str, Any]],
+        *,
+        actor: str = NOBODY,
+        public_key: str | None = None,
+    ) -> tuple[ForgetTarget, ...]:
+        """Keep what `export` yielded, in the same states and order; all or nothing.
+
+        Targets that are kept just so already are passed over.
+
+        Args:
+            tenant: Whose; every line must be of the same tenant.
+            lines: Objects, or lines of JSON.
+            actor: Who imports them.
+            public_key: Whose signature the manifest must bear, in PEM; None: this register's own.
+
+        Returns:
+            The targets that are new here.
+
+        Raises:
+            TargetError: If a line is no target, or the manifest does not fit them.
+            PermissionDeniedError: If a line is of another tenant.
+            ConflictError: If a target of that id is kept here with another content or state.
+        """
         check_line(actor, "actor", most=MAX_ACTOR_CHARS)
-        with self._writing() as connection:
-            target = _find(connection, tenant, target_id)
-            if target.state == "revoked":
-                return self.epoch(tenant)
-            now = _now()
-            epoch = _raise_epoch(connection, target, "revoke", now, actor, reason)
-            gone = update(targets).where(targets.c.id == target_id)
-            connection.execute(gone.values(state="revoked", revoked_at=now))
-        return epoch
+        given = import_lines(tenant, lines, public_key or self.audit.public_key())
+        with self._audit.writing() as writing:
+            settle(writing, self._vault, tenant)
+            new = unknown(writing.connection, self._vault, given)
+            if new:
+                admit(writing, self._vault, new, action="import", actor=actor)
+        return new
 
     def close(self) -> None:
-        """Let go of the database; may be called twice, and nothing else after it."""
-        self._closed = True
-        self._engine.dispose()
+        """Sign the log and let go of the database; may be called twice, and nothing else after."""
+        self.audit.close()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -205,58 +276,26 @@ class Register:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def _connected(self) -> Iterator[None]:
-        if self._closed:
-            raise GuardError("the register is closed; open it again")
-        with told():
-            yield
+    def _forget(self, tenant: str) -> None:
+        self._standing.forget(tenant)
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._connected(), self._engine.connect() as connection:
-            yield connection
+    def _new(self, target: ForgetTarget, now: float, actor: str, *, draft: bool) -> ForgetTarget:
+        state: State = "draft" if draft else "pending_approval"
+        if not draft and not self.approval_required:
+            state = in_force(target.effective_at, now)
+        if target.expires_at is not None and target.expires_at <= now:
+            raise TargetError("expires_at has passed; write a later time", param="expires_at")
+        return replace(
+            target,
+            id=new_id(now),
+            state=state,
+            created_at=now,
+            revoked_at=None,
+            requested_by=actor,
+            approved_by="",
+        )
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._connected(), self._write, self._writer.begin() as connection:
-            yield connection
-
-
-def _now() -> float:
-    """Return the time in seconds since 1970, in whole milliseconds as the wire shows them."""
-    return round(time.time(), 3)
-
-
-def _new_id(now: float) -> str:
-    """Return ``ft_``, nine digits of milliseconds (good until 3084), eleven of chance (55 bits)."""
-    moment, chance = int(now * 1000), secrets.randbits(55)
-    return "ft_" + _base32(moment, 9) + _base32(chance, 11)
-
-
-def _base32(number: int, n_digits: int) -> str:
-    return "".join(_ALPHABET[number >> 5 * n & 31] for n in reversed(range(n_digits)))
-
-
-def _raise_epoch(
-    connection: Connection,
-    target: ForgetTarget,
-    action: str,
-    now: float,
-    actor: str,
-    reason: str | None = None,
-) -> Epoch:
-    """Raise the tenant's epoch and record the change that does so."""
-    epoch = connection.execute(_NEXT_EPOCH, {"tenant": target.tenant}).scalar_one()
-    change = {"tenant": target.tenant, "epoch": epoch, "at": now, "actor": actor}
-    row = change | {"action": action, "target": target.id, "reason": reason}
-    connection.execute(insert(changes), row)
-    return int(epoch)
-
-
-def _find(connection: Connection, tenant: str, target_id: str) -> ForgetTarget:
-    query = select(targets).where(targets.c.tenant == tenant, targets.c.id == target_id)
-    row = connection.execute(query).one_or_none() if _ID.fullmatch(target_id) else None
-    if row is None:
-        raise NotFoundError("this tenant has no forget target of that id", code="target_not_found")
-    return target_of(row)
+    def _repeated(self, writing: Writing, answer: dict[str, Any]) -> Registered:
+        row = find(writing.connection, answer["tenant"], answer["id"])
+        target = replace(target_of(row, self._vault), state=answer["state"])
+        return Registered(target, answer["epoch"], tuple(answer["warnings"]), repeated=True)

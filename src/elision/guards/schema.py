@@ -1,16 +1,12 @@
 """The register's tables, as the newest migration leaves them.
 
-Three tables, one row in each of the last two per change. States and kinds are plain strings
-without check constraints: SQLite cannot drop one in place, and a longer life cycle must only add.
-Everything personal lies in ``targets.body``, so that it can be sealed or erased in one place.
+States and kinds are plain strings without check constraints: SQLite cannot drop one in place, and a
+longer life cycle must only add. Everything personal lies sealed in ``targets.body`` and
+``reasons.sealed``, and the key to both in ``target_keys``: without that row they are noise.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
-
-import orjson
 from sqlalchemy import (
     Column,
     Float,
@@ -18,16 +14,13 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    Row,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
-from elision.guards.scope import EVERYWHERE, Scope
-from elision.guards.targets import ForgetTarget, Phrase
-
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a database that stands there needs no Alembic to be opened."""
 
 metadata = MetaData(
@@ -48,11 +41,41 @@ targets = Table(
     Column("state", String(32), nullable=False),
     # The epoch of its registration: unlike a clock it gives one order per tenant.
     Column("epoch", Integer, nullable=False),
+    # How often it changed, registration included, and the epoch of the last time.
+    Column("version", Integer, nullable=False),
+    Column("changed", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("effective_at", Float),
+    Column("expires_at", Float),
+    Column("review_at", Float),
     Column("revoked_at", Float),
-    Column("body", LargeBinary, nullable=False),
+    # When the clock next changes it.
+    Column("due", Float),
+    Column("requested_by", String(128), nullable=False),
+    Column("approved_by", String(128), nullable=False),
+    # None once purged.
+    Column("body", LargeBinary),
     UniqueConstraint("tenant", "epoch"),
     Index(None, "tenant", "state"),
+    Index(None, "tenant", "changed"),
+    Index(None, "tenant", "due"),
+)
+
+target_keys = Table(
+    "target_keys",
+    metadata,
+    Column("target", String(23), primary_key=True),
+    Column("wrapped", LargeBinary, nullable=False),
+)
+
+reasons = Table(
+    "reasons",
+    metadata,
+    # The entry of the log that it belongs to.
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("target", String(23), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Index(None, "target"),
 )
 
 epochs = Table(
@@ -60,74 +83,59 @@ epochs = Table(
     metadata,
     Column("tenant", String(64), primary_key=True),
     Column("epoch", Integer, nullable=False),
+    # When the clock next changes one of the tenant's targets.
+    Column("due", Float),
 )
 
-changes = Table(
-    "changes",
+idempotency = Table(
+    "idempotency",
     metadata,
-    Column("seq", Integer, primary_key=True),
-    Column("tenant", String(64), nullable=False),
-    Column("epoch", Integer, nullable=False),
+    Column("tenant", String(64), primary_key=True),
+    # Keyed digests of the key and of the body: neither is kept.
+    Column("key", String(64), primary_key=True),
+    Column("body", String(64), nullable=False),
+    Column("answer", LargeBinary, nullable=False),
     Column("at", Float, nullable=False),
+    Index(None, "at"),
+)
+
+log = Table(
+    "log",
+    metadata,
+    # One row: which log this is, where it ends, and whose keys it is kept with.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("log_id", String(32), nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("checkpoint_seq", Integer, nullable=False),
+    Column("checkpoint_at", Float, nullable=False),
+    Column("master", String(64), nullable=False),
+    Column("public_key", Text, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("ts", String(24), nullable=False),
+    Column("tenant", String(64), nullable=False),
     Column("actor", String(128), nullable=False),
     Column("action", String(32), nullable=False),
-    Column("target", String(23), nullable=False),
-    Column("reason", String(1000)),
-    UniqueConstraint("tenant", "epoch"),
+    Column("object_id", String(64), nullable=False),
+    Column("object_version", Integer, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index(None, "tenant", "seq"),
 )
 
-_KEPT = frozenset(
-    "names probes passages answers exceptions effective_at expires_at review_at case_ref "
-    "legal_basis requested_by approved_by".split()
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("hash", String(64), nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("ts", String(24), nullable=False),
+    Column("signature", String(88), nullable=False),
 )
-_PLAIN = {field.name: field.default for field in fields(Phrase) if field.name != "text"}
-
-
-def row_of(target: ForgetTarget) -> dict[str, Any]:
-    """Return *target* as a row of ``targets``, less its epoch."""
-    phrases = [_phrase_body(phrase) for phrase in target.phrases]
-    kept = ((key, getattr(target, key)) for key in _KEPT)
-    body = {"title": target.title, "phrases": phrases} | {k: v for k, v in kept if v}
-    if target.scope != EVERYWHERE:
-        body["scope"] = target.scope.to_body()
-    return {
-        "id": target.id,
-        "tenant": target.tenant,
-        "kind": target.kind,
-        "action": target.action,
-        "state": target.state,
-        "created_at": target.created_at,
-        "revoked_at": target.revoked_at,
-        "body": orjson.dumps(body),
-    }
-
-
-def target_of(row: Row[Any]) -> ForgetTarget:
-    """Return the target that a row of ``targets`` keeps."""
-    body = orjson.loads(row.body)
-    kept: dict[str, Any] = {
-        key: tuple(body[key]) if isinstance(body[key], list) else body[key]
-        for key in _KEPT & body.keys()
-    }
-    return ForgetTarget(
-        id=row.id,
-        tenant=row.tenant,
-        title=body["title"],
-        kind=row.kind,
-        scope=Scope.from_body(body["scope"]) if "scope" in body else EVERYWHERE,
-        phrases=tuple(
-            Phrase(text=item) if isinstance(item, str) else Phrase(**item)
-            for item in body["phrases"]
-        ),
-        action=row.action,
-        state=row.state,
-        created_at=row.created_at,
-        revoked_at=row.revoked_at,
-        **kept,
-    )
-
-
-def _phrase_body(phrase: Phrase) -> str | dict[str, Any]:
-    """Return the text alone where all else is default: most phrases, at a third of the size."""
-    set_ = {name: getattr(phrase, name) for name in _PLAIN if getattr(phrase, name) != _PLAIN[name]}
-    return {"text": phrase.text, **set_} if set_ else phrase.text
