@@ -8,6 +8,7 @@ session asks to go back. What may leave is taken from it at any time.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -87,12 +88,12 @@ class Reply:
         else:
             stand = Stand(self.chain, self.pending, self.release.mark_here(), self.notes.copy())
             self.past.keep(position, stand)
-            self.notes.update(here.notes)
-            self._commit(token, self._entry(scores, token))
+            self._commit(token, self._entry(scores, token), here.notes)
 
-    def _commit(self, token: int, entry: TokenLogprob | None) -> None:
+    def _commit(self, token: int, entry: TokenLogprob | None, notes: Mapping[str, float]) -> None:
+        self.notes.update(notes)
         self.tokens.append(token)
-        self.chain = self.chain.advance(token)
+        self.chain = self.chain.advance(token).notice(notes, self.tokens)
         text, self.pending = self.context.lexicon.write(self.pending, token)
         self.release.write(text, entry)
         if not self._enforce(self.chain.verdicts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -47,6 +47,15 @@ class Grows(Protocol):
     @property
     def n_growing(self) -> int:
         """Tokens at the end of the reply that have begun it."""
+        ...
+
+
+@runtime_checkable
+class Notices(Protocol):
+    """A session that learns from what the chain noted where a token was chosen."""
+
+    def notice(self, notes: Mapping[str, float], tokens: Sequence[int]) -> Session:
+        """Return the session that knows of *notes*; *tokens* is the reply, that token included."""
         ...
 
 
@@ -127,6 +136,13 @@ class Chain:
             early=tuple(session.advance(token) for session in self.early),
             late=tuple(session.advance(token) for session in self.late),
         )
+
+    def notice(self, notes: Mapping[str, float], tokens: Sequence[int]) -> Chain:
+        """Return the chain that knows what was noted where the last of *tokens* was chosen."""
+        if not notes or not any(isinstance(s, Notices) for s in self.early):
+            return self
+        early = (s.notice(notes, tokens) if isinstance(s, Notices) else s for s in self.early)
+        return Chain(early=tuple(early), late=self.late)
 
     def read(self, text: str) -> Chain:
         """Return the chain after *text*: a reply that a stop text cut in the middle of a token."""
