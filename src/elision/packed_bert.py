@@ -81,7 +81,7 @@ class PackedBert:
     def fits(model: SentenceTransformer) -> bool:
         """Return whether *model* is what this file computes: BERT, mean of the tokens, norm."""
         parts: list[Any] = list(model.children())
-        bert = getattr(parts[0], "auto_model", None) if parts else None
+        bert: Any = getattr(parts[0], "auto_model", None) if parts else None
         if type(bert).__name__ != "BertModel" or len(parts) not in (2, 3):
             return False
         config: Any = bert.config
@@ -110,7 +110,7 @@ class PackedBert:
         hidden = self._norm(self._words[ids] + self._places[places])
         for layer in self._layers:
             hidden = layer(hidden, lengths, self._n_heads)
-        means = torch.stack([part.mean(0) for part in hidden.split(lengths)])
+        means = torch.stack([part.mean(0) for part in torch.split(hidden, lengths)])
         return F.normalize(means, dim=-1)
 
 
@@ -120,7 +120,7 @@ def _attend(qkv: Tensor, lengths: list[int], n_heads: int) -> Tensor:
     heads = qkv.view(n_tokens, 3, n_heads, width // n_heads).permute(1, 2, 0, 3)
     parts = (
         F.scaled_dot_product_attention(part[0][None], part[1][None], part[2][None])[0]
-        for part in heads.split(lengths, dim=2)
+        for part in torch.split(heads, lengths, dim=2)
     )
     return torch.cat(list(parts), dim=1).transpose(0, 1).reshape(n_tokens, width)
 
@@ -143,7 +143,7 @@ def native_format() -> torch.dtype:
 
     Short texts wait for the weights to arrive from memory: half the bytes are half the time.
     """
-    told = getattr(torch.cpu, "get_capabilities", dict)()
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.bfloat16 if told.get("avx512_bf16") or told.get("amx_bf16") else torch.float32
 
 
