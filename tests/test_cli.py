@@ -34,7 +34,7 @@ def test_a_target_is_added_listed_tested_and_revoked() -> None:
     assert "N" in hit.output
     assert "M-a-r-g-u-e-r-i-t-e DELACROIX" in hit.output
 
-    assert run.invoke(app, ["forget", "revoke", target_id]).exit_code == 0
+    assert run.invoke(app, ["forget", "revoke", target_id, "--reason", "asked"]).exit_code == 0
     miss = run.invoke(app, ["forget", "test", "It was Marguerite Delacroix."])
     assert miss.exit_code == 0
     assert "nothing matches" in miss.output
@@ -62,7 +62,7 @@ def test_benches_are_listed() -> None:
     ("arguments", "says"),
     [
         (["pull", "nonsense"], "no model is called 'nonsense'"),
-        (["forget", "revoke", "ft_00000000000000000000"], "no forget target"),
+        (["forget", "revoke", "ft_00000000000000000000", "--reason", "r"], "no forget target"),
         (["serve", "--host", "0.0.0.0"], "no key is set"),
         (["serve", "--port", "99999"], "a setting cannot be used: port"),
         (["bench", "nonsense"], "there is no bench"),

@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, TypeAlias
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
+
+Role: TypeAlias = Literal["requester", "approver", "operator", "auditor", "service"]
+"""What a key may do; `elision.middleware.gateway.roles` says which route asks for which."""
+
+SINGLE_KEY = "api_key"
+"""The name under which the holder of the single key appears in the audit log."""
+
+ROLES: tuple[Role, ...] = ("requester", "approver", "operator", "auditor", "service")
+
+
+class KeyGrant(BaseModel):
+    """A caller's key: whose it is, which tenant it reaches and what it may do there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
+    key: SecretStr | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    roles: frozenset[Role] = frozenset({"service"})
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if (self.key is None) == (self.sha256 is None):
+            raise ValueError("write either key or sha256, and not both")
+        if self.key is not None and not self.key.get_secret_value():
+            raise ValueError("key is empty")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the key, in lower-case hexadecimal digits."""
+        if self.key is None:
+            return self.sha256 or ""
+        return hashlib.sha256(self.key.get_secret_value().encode()).hexdigest()
 
 
 class Settings(BaseSettings):
@@ -27,6 +63,7 @@ class Settings(BaseSettings):
         yaml_file="elision.yaml",
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,  # a key that cannot be read must not be printed either
     )
 
     home: Annotated[Path, Field(description="Where state lives: the register's database.")] = Field(
@@ -48,6 +85,22 @@ class Settings(BaseSettings):
     )
     api_key: Annotated[
         SecretStr | None, Field(description="Bearer key that callers must send; none: open.")
+    ] = None
+    keys: Annotated[
+        tuple[KeyGrant, ...], Field(description="Further keys: name, key or sha256, tenant, roles.")
+    ] = ()
+    approval: Annotated[
+        Literal["none", "required"],
+        Field(description="Whether a second person must approve a target before it holds."),
+    ] = "none"
+    register_url: Annotated[
+        SecretStr | None, Field(description="Database of the register; none: a file in home.")
+    ] = None
+    key_folder: Annotated[
+        Path | None, Field(description="Where master and signing key lie; none: home/keys.")
+    ] = None
+    audit_checkpoints: Annotated[
+        Path | None, Field(description="A second place for the audit log's signed checkpoints.")
     ] = None
     allow_open: Annotated[
         bool, Field(description="Listen beyond loopback without a key all the same.")
@@ -74,6 +127,17 @@ class Settings(BaseSettings):
     upstream_timeout_s: Annotated[
         float, Field(gt=0, description="Longest silence of the upstream in seconds.")
     ] = 60
+
+    @model_validator(mode="after")
+    def _distinct_keys(self) -> Self:
+        names = [grant.name for grant in self.keys]
+        digests = [grant.digest for grant in self.keys]
+        if self.api_key is not None:
+            names.append(SINGLE_KEY)
+            digests.append(hashlib.sha256(self.api_key.get_secret_value().encode()).hexdigest())
+        if len({*names}) < len(names) or len({*digests}) < len(digests):
+            raise ValueError("two keys have one name or one secret; give each its own")
+        return self
 
     @classmethod
     def settings_customise_sources(

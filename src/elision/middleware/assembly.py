@@ -33,10 +33,26 @@ def around(engine: Engine, settings: Settings) -> Pipeline:
     """Build a pipeline around an engine that runs already."""
     return Pipeline(
         engines={engine.name: engine},
-        register=Register.open(settings.home),
+        register=open_register(settings),
         profile=settings.profile,
         tenant=settings.tenant,
         timeout_s=settings.timeout_s,
+    )
+
+
+def open_register(settings: Settings) -> Register:
+    """Open the register that *settings* name: a file in the home, or a database by URL.
+
+    Raises:
+        ConfigError: If it cannot be opened, or its keys are others.
+        MissingExtraError: If the URL is PostgreSQL's and psycopg is not installed.
+    """
+    url = settings.register_url
+    return Register(
+        settings.home / "register.db" if url is None else url.get_secret_value(),
+        keys=settings.key_folder,
+        approval_required=settings.approval == "required",
+        checkpoint_file=settings.audit_checkpoints,
     )
 
 

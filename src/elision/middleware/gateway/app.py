@@ -3,7 +3,7 @@
 ::
 
     Boundary   id, envelope, count, log line
-      KeyGate  key, tenant
+      KeyGate  key, tenant, roles
         /v1/chat/completions, /v1/completions     plain Starlette: no validation layer per request
         /v1/models, /v1/forget, /healthz, ...     FastAPI
 """
@@ -20,15 +20,27 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from elision.middleware.gateway import forget, health, models
-from elision.middleware.gateway.auth import KeyGate
+from elision.middleware.gateway import (
+    audit,
+    checking,
+    forget,
+    health,
+    impact,
+    lifecycle,
+    models,
+    receipts,
+    transfer,
+)
+from elision.middleware.gateway.auth import KeyGate, Keyring
 from elision.middleware.gateway.boundary import Boundary
 from elision.middleware.gateway.chat import create_chat_completion
 from elision.middleware.gateway.completions import create_completion
 from elision.middleware.gateway.errors import failure_of
 from elision.middleware.gateway.metrics import Metrics
+from elision.middleware.gateway.routes import check_table
 from elision.middleware.gateway.schema import describe
 from elision.middleware.gateway.service import Service
+from elision.middleware.gateway.shadow import Shadow
 
 if TYPE_CHECKING:
     from elision.middleware.pipeline import Pipeline
@@ -42,10 +54,10 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
 
     Args:
         pipeline: What answers.
-        settings: ``api_key``, ``tenant`` and ``body_limit_bytes`` are read.
+        settings: Keys, ``tenant``, ``approval`` and ``body_limit_bytes`` are read.
     """
     metrics = Metrics(pipeline.stats)
-    key = settings.api_key
+    register = pipeline.register
     app = FastAPI(
         title="Elision",
         version=version("elision"),
@@ -55,19 +67,23 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
         redirect_slashes=False,
         middleware=[
             Middleware(Boundary, metrics=metrics),
-            Middleware(
-                KeyGate,
-                key=None if key is None else key.get_secret_value(),
-                tenant=settings.tenant,
-            ),
+            Middleware(KeyGate, keyring=Keyring.of(settings), tenant=settings.tenant),
         ],
         exception_handlers={HTTPException: _envelope, RequestValidationError: _envelope},
     )
-    app.state.service = Service(pipeline=pipeline, settings=settings, metrics=metrics)
+    app.state.service = Service(
+        pipeline=pipeline,
+        settings=settings,
+        metrics=metrics,
+        shadow=Shadow(register, metrics),
+        checkers=checking.Checkers(register),
+    )
     app.add_route("/v1/chat/completions", create_chat_completion, methods=["POST"])
     app.add_route("/v1/completions", create_completion, methods=["POST"])
-    for router in (models.router, forget.router, health.router):
-        app.include_router(router)
+    # Routes with a word where others have an id come first.
+    for room in (models, transfer, forget, lifecycle, impact, receipts, audit, checking, health):
+        app.include_router(room.router)
+    check_table(app)
     describe(app)
     return app
 

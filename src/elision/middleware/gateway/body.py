@@ -1,4 +1,4 @@
-"""A request's JSON body, read once and never further than the limit."""
+"""A request's body, read once and never further than the limit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 LINGER_S = 2.0
 """How long the rest of a body that is too large is read and thrown away."""
 
+LINES = frozenset({"application/jsonl", "application/x-ndjson", "application/x-jsonlines"})
+"""Media types of bodies that are one JSON value a line."""
 
-async def read_json(request: Request, limit: int) -> Any:
+
+async def read_json(request: Request, limit: int, *, optional: bool = False) -> Any:
     """Return the parsed body of *request*.
 
     Args:
         request: Whose body has not been read.
         limit: Most bytes to accept and ever to hold.
+        optional: Whether an empty body is an empty object.
 
     Raises:
         BodyTooLargeError: If the body is longer than *limit*.
@@ -32,13 +36,34 @@ async def read_json(request: Request, limit: int) -> Any:
         ClientDisconnect: If the client left before its end.
     """
     data = await _read(request, limit)
+    if not data and optional:
+        return {}
     if not data:
         raise RequestError("the request body is empty; send a JSON object", code="invalid_json")
+    return _parsed(data, "the request body")
+
+
+async def read_lines(request: Request, limit: int) -> list[Any] | None:
+    """Return the values of a body that is one JSON value a line; None if its type is not that.
+
+    Raises:
+        BodyTooLargeError: If the body is longer than *limit*.
+        RequestError: If a line is no valid JSON. The message says where, not what.
+        ClientDisconnect: If the client left before its end.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in LINES:
+        return None
+    lines = (await _read(request, limit)).split(b"\n")
+    return [_parsed(line, f"line {n} of the body") for n, line in enumerate(lines, 1) if line]
+
+
+def _parsed(data: bytes, what: str) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as exc:
         where = f"line {exc.lineno}, column {exc.colno}"
-        message = f"the request body is not valid JSON ({where})"
+        message = f"{what} is not valid JSON ({where})"
     # Raised out here, so that the cause, which carries the whole body, is not chained.
     raise RequestError(message, code="invalid_json")
 

@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect
 
 from elision.errors import ElisionError
 from elision.middleware.gateway.errors import failure_of
-from elision.middleware.gateway.metrics import Metrics, route_label
+from elision.middleware.gateway.metrics import Metrics
+from elision.middleware.gateway.routes import route_label
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from elision.errors import BusyError, ElisionError, RequestError
+from elision.errors import BusyError, ElisionError, PermissionDeniedError, RequestError
 
 _KINDS = {
     401: "authentication_error",
@@ -40,6 +40,21 @@ class OriginError(ElisionError):
     status = 403
     kind = "permission_error"
     code = "foreign_origin"
+
+
+class RoleError(PermissionDeniedError):
+    """The key lacks the role that a route asks for: HTTP 403.
+
+    Attributes:
+        wanted: The roles any one of which would do.
+    """
+
+    code = "role_missing"
+
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self.wanted = tuple(sorted(wanted))
+        roles = " or ".join(map(repr, self.wanted))
+        super().__init__(f"this key lacks the role {roles}; use one that has it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,84 +1,269 @@
-"""``/v1/forget``: the tenant's forget targets."""
+"""``/v1/forget``: the tenant's forget targets are registered, listed and shown."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import re
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
-from elision.guards.targets import ForgetTarget
+from elision.errors import RequestError, TargetError
+from elision.guards.advice import advise
+from elision.guards.fields import check_flag, kind_of
+from elision.guards.lifecycle import in_force
+from elision.guards.preview import collisions
+from elision.guards.selftest import self_test
+from elision.guards.targets import ForgetTarget, State
 from elision.middleware.gateway.body import read_json
-from elision.middleware.gateway.service import service_of, tenant_of
+from elision.middleware.gateway.service import Service, answer, grant_of, service_of, tenant_of
+from elision.middleware.gateway.shapes import (
+    CHANGED,
+    EVALUATED,
+    MANY_REGISTERED,
+    REGISTERED,
+    TARGET,
+    TARGET_BODY,
+    TARGETS,
+    answers,
+    takes,
+)
+
+if TYPE_CHECKING:
+    from elision.guards.register import Registered
+    from elision.middleware.gateway.auth import Grant
 
 router = APIRouter(prefix="/v1/forget", tags=["forget"])
 
-_PHRASE = {
-    "oneOf": [
-        {"type": "string"},
-        {
-            "type": "object",
-            "required": ["text"],
-            "properties": {
-                "text": {"type": "string"},
-                "mode": {"enum": ["hard", "soft"]},
-                "boundary": {"enum": ["auto", "yes", "no"]},
-                "allow_echo": {"type": "boolean"},
-                "beta": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-            },
-        },
-    ]
+MAX_BATCH = 10_000
+MAX_PAGE = 10_000
+_PAGE = 1_000
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_WORDS = (
+    "title", "phrases", "names", "probes", "passages", "answers", "exceptions", "case_ref",
+    "legal_basis",
+)  # fmt: skip
+_READS_WORDS = frozenset({"requester", "approver", "operator"})
+
+_ANSWERS = answers(REGISTERED, 400, 403, 409, 413, status=201) | {
+    200: answers(EVALUATED)[200] | {"description": "Evaluated, not stored (dry_run)"}
 }
-_BODY = {
-    "type": "object",
-    "required": ["title"],
-    "properties": {
-        "title": {"type": "string"},
-        "kind": {"type": "string"},
-        "names": {"type": "array", "items": {"type": "string"}},
-        "phrases": {"type": "array", "items": _PHRASE},
-        "action": {"enum": ["restrict", "refuse", "redact", "observe"]},
-        "tenant": {"type": "string"},
-    },
-}
-_SCHEMA = {"requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}}}
 
 
-@router.post("", status_code=201, openapi_extra=_SCHEMA)
-async def add_target(request: Request, response: Response) -> dict[str, Any]:
-    """Register a target; it holds from the next request on."""
+@router.post(
+    "",
+    status_code=201,
+    response_model=None,
+    responses=_ANSWERS,
+    openapi_extra=takes(TARGET_BODY),
+)
+async def add_target(
+    request: Request,
+    dry_run: bool = False,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Register a target, or a list of them; active ones hold from the next request on.
+
+    With `dry_run` it is evaluated and nothing is stored. Sent again with the same
+    `Idempotency-Key` and the same body, it is answered as the first time.
+    """
     service = service_of(request)
     body = await read_json(request, service.settings.body_limit_bytes)
+    if isinstance(body, list):
+        return await _add_many(request, body, dry_run=dry_run, key=idempotency_key)
     # In a thread: checking fifty thousand phrases takes longer than a token.
-    registered = await asyncio.to_thread(_register, service.pipeline.register, body, request)
-    response.headers["location"] = f"/v1/forget/{registered['id']}"
-    return registered
+    if dry_run:
+        return answer(await asyncio.to_thread(_evaluate, service, body, tenant_of(request)))
+    made = await asyncio.to_thread(
+        _register, service, [body], grant_of(request), _checked(idempotency_key), many=False
+    )
+    headers = {"location": f"/v1/forget/{made[0].target.id}", **_replayed(made)}
+    return answer(made[0].to_body(), status=201, epoch=made[0].epoch, **headers)
 
 
-@router.get("")
-async def list_targets(request: Request, include_revoked: bool = False) -> dict[str, Any]:
-    """List the tenant's targets in the order of their registration."""
-    register, tenant = service_of(request).pipeline.register, tenant_of(request)
-    targets = await asyncio.to_thread(register.list, tenant, include_revoked=include_revoked)
-    return {"object": "list", "data": [target.to_body() for target in targets]}
+@router.post(
+    "/batch",
+    status_code=201,
+    response_model=None,
+    responses=answers(MANY_REGISTERED, 400, 403, 409, 413, status=201),
+    openapi_extra=takes({"type": "object", "properties": {"targets": {"type": "array",
+                         "items": TARGET_BODY}}, "required": ["targets"]}),
+)  # fmt: skip
+async def add_targets(
+    request: Request,
+    dry_run: bool = False,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Register many targets, all of them or none."""
+    body = await read_json(request, service_of(request).settings.body_limit_bytes)
+    if isinstance(body, Mapping):
+        body = body.get("targets")
+    if not isinstance(body, list):
+        raise TargetError(f"targets is {kind_of(body)}; write a list of targets", param="targets")
+    return await _add_many(request, body, dry_run=dry_run, key=idempotency_key)
 
 
-@router.get("/{target_id}")
-async def get_target(request: Request, target_id: str) -> dict[str, Any]:
-    """Return one target, active or revoked."""
-    register = service_of(request).pipeline.register
-    target = await asyncio.to_thread(register.get, tenant_of(request), target_id)
-    return target.to_body()
+@router.get("", response_model=None, responses=answers(TARGETS, 400, 403))
+async def list_targets(
+    request: Request,
+    state: Annotated[list[str] | None, Query()] = None,
+    include_revoked: bool = False,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = _PAGE,
+) -> Response:
+    """List the tenant's targets in the order of their registration.
+
+    `state` may be repeated; `after` takes the id that a page ended with.
+    """
+    register, grant = service_of(request).register, grant_of(request)
+    states = _states(state)
+    epoch = await asyncio.to_thread(register.epoch, grant.tenant)
+    targets = await asyncio.to_thread(
+        register.list, grant.tenant, states=states, include_revoked=include_revoked
+    )
+    first = _place_after(targets, after)
+    page = targets[first : first + limit]
+    data = [_shown(target, grant) for target in page]
+    body = {"object": "list", "data": data, "has_more": first + limit < len(targets)}
+    return answer(body, epoch=epoch)
 
 
-@router.delete("/{target_id}")
-async def revoke_target(request: Request, target_id: str) -> dict[str, Any]:
+@router.get("/{target_id}", response_model=None, responses=answers(TARGET, 403, 404))
+async def get_target(request: Request, target_id: str) -> Response:
+    """Return one target, whatever its state."""
+    register, grant = service_of(request).register, grant_of(request)
+    target = await asyncio.to_thread(register.get, grant.tenant, target_id)
+    return answer(_shown(target, grant))
+
+
+@router.delete("/{target_id}", response_model=None, responses=answers(CHANGED, 403, 404, 409))
+async def revoke_target(request: Request, target_id: str, reason: str = "unspecified") -> Response:
     """Take a target out of force; done twice, the second time changes nothing."""
-    register = service_of(request).pipeline.register
-    epoch = await asyncio.to_thread(register.revoke, tenant_of(request), target_id)
-    return {"id": target_id, "state": "revoked", "epoch": epoch}
+    register, grant = service_of(request).register, grant_of(request)
+    changed = await asyncio.to_thread(
+        register.revoke, grant.tenant, target_id, actor=grant.name, reason=reason
+    )
+    body = {"id": target_id, "state": changed.target.state, "epoch": changed.epoch}
+    return answer(body, epoch=changed.epoch)
 
 
-def _register(register: Any, body: object, request: Request) -> dict[str, Any]:
-    target = ForgetTarget.from_body(body, tenant=tenant_of(request))
-    return register.add(target).to_body()  # type: ignore[no-any-return]
+def _register(
+    service: Service, bodies: list[Any], grant: Grant, key: str | None, *, many: bool
+) -> tuple[Registered, ...]:
+    read = [
+        _read(body, grant.tenant, f"targets[{n}]" if many else "") for n, body in enumerate(bodies)
+    ]
+    drafts = {draft for draft, _ in read}
+    if len(drafts) > 1:
+        raise TargetError("some are drafts and some are not; send them apart", param="draft")
+    targets = [target for _, target in read]
+    return service.register.add_many(
+        targets, actor=grant.name, idempotency_key=key, draft=drafts == {True}
+    )
+
+
+async def _add_many(
+    request: Request, bodies: list[Any], *, dry_run: bool, key: str | None
+) -> Response:
+    if not bodies or len(bodies) > MAX_BATCH:
+        raise TargetError(
+            f"there are {len(bodies)} targets; send 1 to {MAX_BATCH} at a time", param="targets"
+        )
+    service, grant = service_of(request), grant_of(request)
+    if dry_run:
+        done = [await asyncio.to_thread(_evaluate, service, body, grant.tenant) for body in bodies]
+        return answer({"object": "list", "data": done})
+    made = await asyncio.to_thread(_register, service, bodies, grant, _checked(key), many=True)
+    body = {"object": "list", "data": [registered.to_body() for registered in made]}
+    return answer(body, status=201, epoch=made[-1].epoch, **_replayed(made))
+
+
+def _replayed(made: tuple[Registered, ...]) -> dict[str, str]:
+    return {"idempotent_replayed": "true"} if made[0].repeated else {}
+
+
+def _evaluate(service: Service, body: object, tenant: str) -> dict[str, Any]:
+    """Say what would come of a registration."""
+    draft, target = _read(body, tenant)
+    return {
+        "dry_run": True,
+        "state": _state_of(target, draft=draft, service=service),
+        "warnings": [*advise(target)],
+        "collisions": [c._asdict() for c in collisions(target, service.register.active(tenant))],
+        "self_test": self_test(target).to_body(),
+    }
+
+
+def _state_of(target: ForgetTarget, *, draft: bool, service: Service) -> State:
+    if draft:
+        return "draft"
+    if service.register.approval_required:
+        return "pending_approval"
+    return in_force(target.effective_at, time.time())
+
+
+def _read(body: object, tenant: str, where: str = "") -> tuple[bool, ForgetTarget]:
+    """Return whether a draft is wanted, and the target.
+
+    Raises:
+        TargetError: With the place in a batch, if *where* names one.
+    """
+    try:
+        draft = body.get("draft", False) if isinstance(body, Mapping) else False
+        check_flag(draft, "draft")
+        rest = (
+            {k: v for k, v in body.items() if k != "draft"} if isinstance(body, Mapping) else body
+        )
+        return draft, ForgetTarget.from_body(rest, tenant=tenant)
+    except TargetError as exc:
+        if not where:
+            raise
+        param = f"{where}.{exc.param}" if exc.param else where
+        raise TargetError(f"{where}: {exc}", param=param) from exc
+
+
+def _shown(target: ForgetTarget, grant: Grant) -> dict[str, Any]:
+    """Return *target* as the caller may see it: an auditor sees the record, not its words."""
+    body = target.to_body()
+    if grant.roles & _READS_WORDS:
+        return body
+    kept = {key: value for key, value in body.items() if key not in _WORDS}
+    return kept | {"withheld": [key for key in _WORDS if body[key]]}
+
+
+def _states(given: list[str] | None) -> tuple[State, ...] | None:
+    known = get_args(State)
+    if given is None:
+        return None
+    if wrong := [state for state in given if state not in known]:
+        raise RequestError(
+            f"{len(wrong)} of the states are not known; write one of {', '.join(known)}",
+            param="state",
+            code="invalid_value",
+        )
+    return tuple(state for state in known if state in given)
+
+
+def _place_after(targets: tuple[ForgetTarget, ...], after: str | None) -> int:
+    if after is None:
+        return 0
+    for place, target in enumerate(targets):
+        if target.id == after:
+            return place + 1
+    raise RequestError(
+        "'after' is the id of no target in this list; write the last id of the page before",
+        param="after",
+        code="invalid_value",
+    )
+
+
+def _checked(key: str | None) -> str | None:
+    if key is None or _KEY.fullmatch(key):
+        return key
+    raise RequestError(
+        "the Idempotency-Key must be 1 to 255 visible ASCII characters",
+        param="Idempotency-Key",
+        code="invalid_value",
+    )

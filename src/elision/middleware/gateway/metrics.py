@@ -20,19 +20,6 @@ from prometheus_client.registry import Collector
 
 from elision.contract import Delta
 
-ROUTES = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/models",
-        "/v1/forget",
-        "/healthz",
-        "/readyz",
-        "/metrics",
-        "/openapi.json",
-    }
-)
-_FAMILIES = ("/v1/models/", "/v1/forget/")
 _FIRST_BUCKETS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30,
 )  # fmt: skip
@@ -40,14 +27,6 @@ _GAP_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5,
 )  # fmt: skip
 _GAUGE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-
-
-def route_label(path: str) -> str:
-    """Return the route that *path* belongs to, its variable part left out."""
-    if path in ROUTES:
-        return path
-    family = next((f for f in _FAMILIES if path.startswith(f)), None)
-    return f"{family}{{id}}" if family else "other"
 
 
 class _EngineGauges(Collector):
@@ -92,6 +71,11 @@ class Metrics:
             "elision_time_to_first_token_seconds",
             "Time from a request's arrival to the first piece of its reply.",
             buckets=_FIRST_BUCKETS,
+            registry=registry,
+        )
+        self.observed = Counter(
+            "elision_observed",
+            "Phrases of observing targets in replies that left.",
             registry=registry,
         )
         self.gap = Histogram(

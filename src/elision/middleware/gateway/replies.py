@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from elision.contract import Completion, Delta, Usage, collect
 from elision.errors import PermissionDeniedError
 from elision.middleware.gateway.body import read_json
-from elision.middleware.gateway.service import Service, service_of, tenant_of
+from elision.middleware.gateway.service import EPOCH_HEADER, Service, service_of, tenant_of
 from elision.middleware.gateway.streaming import EventStream, events, until_gone
 from elision.middleware.rendering import Chunks, Head
 
@@ -62,16 +63,19 @@ async def reply(request: Request, shape: Shape) -> Response:
     parsed = shape.parse(await read_json(request, service.settings.body_limit_bytes))
     tenant = _tenant(request, parsed)
     head = _head(service, shape, parsed)
-    deltas = service.metrics.watch(in_turn(service, parsed, tenant), began)
+    guarded = service.shadow.watch(in_turn(service, parsed, tenant), tenant)
+    deltas = service.metrics.watch(guarded, began)
     if parsed.stream:
-        return EventStream(events(deltas, shape.chunks(head)))
+        # Read before the guard is: what is compiled then is at least as new.
+        epoch = await asyncio.to_thread(service.register.epoch, tenant)
+        return EventStream(events(deltas, shape.chunks(head)), headers={EPOCH_HEADER: str(epoch)})
     asked = time.perf_counter()
     completion = await until_gone(request.receive, collect(deltas))
     answered = time.perf_counter()
     body = shape.whole(head, completion, logprobs=parsed.request.logprobs is not None)
     data = orjson.dumps(body)
     overhead_ms = (time.perf_counter() - answered + asked - began) * 1e3
-    headers = {"x-elision-overhead-ms": f"{overhead_ms:.3f}"}
+    headers = {"x-elision-overhead-ms": f"{overhead_ms:.3f}", EPOCH_HEADER: _epoch(completion)}
     return Response(data, headers=headers, media_type="application/json")
 
 
@@ -92,6 +96,12 @@ async def in_turn(service: Service, parsed: Parsed, tenant: str) -> AsyncIterato
                 yield replace(delta, choice=choice, usage=None, report=None)
     report = reports[0] if len(reports) == 1 else {"requests": reports}
     yield Delta(usage=usage, report=report)
+
+
+def _epoch(completion: Completion) -> str:
+    """Return the epoch that the reply was guarded under; of several replies, the oldest."""
+    report = completion.report
+    return str(min(part["epoch"] for part in report.get("requests", (report,))))
 
 
 def _sum(usage: Usage, more: Usage | None) -> Usage:

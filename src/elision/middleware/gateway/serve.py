@@ -113,7 +113,7 @@ def serve(
     model = next(iter(pipeline.models()), settings.model)
 
     def greet(url: str) -> None:
-        announce(greeting(url, model, keyed=settings.api_key is not None))
+        announce(greeting(url, model, keyed=is_keyed(settings)))
 
     with _signals_ignored_afterwards():
         Listener(pipeline, settings, announce=greet).run()
@@ -136,12 +136,17 @@ def greeting(url: str, model: str, *, keyed: bool) -> str:
 
 def check_exposure(settings: Settings) -> None:
     """Raise `ConfigError` if others could reach the server and no key is asked for."""
-    if is_loopback(settings.host) or settings.api_key is not None or settings.allow_open:
+    if is_loopback(settings.host) or is_keyed(settings) or settings.allow_open:
         return
     raise ConfigError(
         f"{settings.host!r} can be reached from other machines and no key is set; set "
         "ELISION_API_KEY, listen on 127.0.0.1, or set ELISION_ALLOW_OPEN=true"
     )
+
+
+def is_keyed(settings: Settings) -> bool:
+    """Return whether callers must send a key."""
+    return settings.api_key is not None or bool(settings.keys)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing, suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -81,15 +82,22 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, source: AsyncIterator[bytes], *, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Make a response.
 
         Args:
             source: Whole events, one piece per write; closed when the stream ends.
             heartbeat_s: Silence after which a comment is sent.
+            headers: Further ones.
         """
         super().__init__(
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
+            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers},
             media_type=self.media_type,
         )
         del self.headers["content-length"]

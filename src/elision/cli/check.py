@@ -1,0 +1,49 @@
+"""``elision check``: a text is judged over every normal form and decoder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from elision.cli.console import (
+    AsJson,
+    Home,
+    Tenant,
+    out,
+    read,
+    register_of,
+    settings_of,
+    shown,
+    write,
+)
+
+
+def check(
+    text: Annotated[str, typer.Argument(help="A text to judge; - is standard input.")],
+    as_json: AsJson = False,
+    home: Home = None,
+    tenant: Tenant = None,
+) -> None:
+    """Judge a text over every normal form and decoder; exit status 1 unless it may pass."""
+    from elision.guards.check import Checker
+
+    settings = settings_of(home=home, tenant=tenant)
+    given = read(Path("-")).decode(errors="replace") if text == "-" else text
+    with register_of(settings) as register:
+        result = Checker.compile(register.active(settings.tenant)).check(given)
+    hits = [asdict(hit) for hit in result.hits]
+    if as_json:
+        body = {"verdict": result.verdict, "hits": hits, "covered": result.covered}
+        write(shown(body), None)
+    else:
+        out.print(result.verdict if result.covered else f"{result.verdict} (not all was read)")
+    if hits and not as_json:
+        table = Table(*hits[0])
+        for hit in hits:
+            table.add_row(*map(str, hit.values()))
+        out.print(table)
+    raise typer.Exit(0 if result.verdict == "allow" else 1)
