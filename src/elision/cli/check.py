@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -29,21 +28,22 @@ def check(
     tenant: Tenant = None,
 ) -> None:
     """Judge a text over every normal form and decoder; exit status 1 unless it may pass."""
-    from elision.guards.check import Checker
+    from elision.guards.check import check as judge
 
     settings = settings_of(home=home, tenant=tenant)
     given = read(Path("-")).decode(errors="replace") if text == "-" else text
     with register_of(settings) as register:
-        result = Checker.compile(register.active(settings.tenant)).check(given)
-    hits = [asdict(hit) for hit in result.hits]
+        result = judge(register.active(settings.tenant), given)
+    body = result.to_body()
     if as_json:
-        body = {"verdict": result.verdict, "hits": hits, "covered": result.covered}
         write(shown(body), None)
     else:
         out.print(result.verdict if result.covered else f"{result.verdict} (not all was read)")
-    if hits and not as_json:
-        table = Table(*hits[0])
-        for hit in hits:
-            table.add_row(*map(str, hit.values()))
+    if result.hits and not as_json:
+        table = Table("target", "what", "level", "from", "to", "action")
+        for hit in result.hits:
+            what = f"{hit.what} {hit.phrase}"
+            places = str(hit.start), str(hit.end)
+            table.add_row(hit.target_id, what, hit.level, *places, hit.action)
         out.print(table)
     raise typer.Exit(0 if result.verdict == "allow" else 1)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MAX_PHRASES = 256
 """Phrases tried per target; of a longer list as many, evenly spread."""
 
+MAX_CHECKED = 32
+"""Phrases of these whose encodings are tried."""
+
 _FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)} | {0x20: 0x3000}
 
 
@@ -105,8 +108,10 @@ def self_test(target: ForgetTarget) -> SelfTest:
         cases[name] = len(phrases)
         leaked[name] = sum(not guard.hides(f"It was {respell(text)}.") for text in phrases)
     for name, encode in ENCODINGS.items():
-        checked[name] = len(phrases)
-        missed[name] = sum(not checker.check(encode(text)).hits for text in phrases)
+        checked[name] = len(phrases[:MAX_CHECKED])
+        missed[name] = sum(
+            not checker.check_text(encode(text)).hits for text in phrases[:MAX_CHECKED]
+        )
     return SelfTest(
         cases=cases, leaked=leaked, checked=checked, missed=missed, n_phrases=len(phrases)
     )

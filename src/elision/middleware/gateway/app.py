@@ -29,6 +29,7 @@ from elision.middleware.gateway import (
     lifecycle,
     models,
     receipts,
+    targets,
     transfer,
 )
 from elision.middleware.gateway.auth import KeyGate, Keyring
@@ -81,7 +82,9 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     app.add_route("/v1/chat/completions", create_chat_completion, methods=["POST"])
     app.add_route("/v1/completions", create_completion, methods=["POST"])
     # Routes with a word where others have an id come first.
-    for room in (models, transfer, forget, lifecycle, impact, receipts, audit, checking, health):
+    for room in (
+        models, transfer, forget, targets, lifecycle, impact, receipts, audit, checking, health,
+    ):  # fmt: skip
         app.include_router(room.router)
     check_table(app)
     describe(app)

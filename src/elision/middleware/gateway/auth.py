@@ -111,7 +111,8 @@ class KeyGate:
         if scope["path"] in PROBES and is_loopback((scope.get("client") or ("",))[0]):
             return self._probe
         grant = self._holder(headers)
-        if wanted := lacking(grant.roles, scope["method"], scope["path"]):
+        # As the router reads it: of an application mounted in another, the rest of the path.
+        if wanted := lacking(grant.roles, scope["method"], _route_path(scope)):
             raise RoleError(wanted)
         return grant
 
@@ -123,6 +124,11 @@ class KeyGate:
         if grant is None:
             raise AuthenticationError("the key that was sent is none of the server's")
         return grant
+
+
+def _route_path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def is_loopback(host: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -71,19 +70,16 @@ async def check_text(request: Request) -> Response:
     epoch, result = await asyncio.to_thread(
         _check, service.checkers, grant_of(request), model, given
     )
-    return answer(_body(result), epoch=epoch)
+    return answer(result.to_body(), epoch=epoch)
 
 
 def _check(
     checkers: Checkers, grant: Grant, model: str, given: str | list[dict[str, Any]]
 ) -> tuple[int, CheckResult]:
+    from elision.guards.check import check
+
     epoch, checker = checkers.current(grant, model)
-    return epoch, checker.check(given)
-
-
-def _body(result: CheckResult) -> dict[str, Any]:
-    hits = [asdict(hit) for hit in result.hits]
-    return {"verdict": result.verdict, "hits": hits, "covered": result.covered}
+    return epoch, check(checker, given)
 
 
 def _what(body: object) -> tuple[str | list[dict[str, Any]], str]:

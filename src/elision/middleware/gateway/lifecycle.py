@@ -36,6 +36,16 @@ _DOES = MappingProxyType(
 )
 
 
+@router.delete("/{target_id}", response_model=None, responses=answers(CHANGED, 403, 404, 409))
+async def revoke_target(request: Request, target_id: str, reason: str = "unspecified") -> Response:
+    """Take a target out of force; done twice, the second time changes nothing."""
+    register, grant = service_of(request).register, grant_of(request)
+    changed = await asyncio.to_thread(
+        register.revoke, grant.tenant, target_id, actor=grant.name, reason=reason
+    )
+    return answer(changed_body(changed), epoch=changed.epoch)
+
+
 def _route(operation: str) -> Callable[[Request, str], Awaitable[Response]]:
     async def change(request: Request, target_id: str) -> Response:
         service, grant = service_of(request), grant_of(request)

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
 
+from elision.middleware.gateway.routes import PERMITTED, route_label
+from elision.middleware.gateway.service import EPOCH_HEADER
+from elision.settings import ROLES
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -76,14 +80,34 @@ def _build(app: FastAPI) -> dict[str, Any]:
             "/v1/chat/completions": _post("Answer a conversation", "messages", _CHAT),
             "/v1/completions": _post("Continue one prompt or several", "prompt", _TEXT),
         }
+        for path, methods in schema["paths"].items():
+            for method, operation in methods.items():
+                _complete(operation, method.upper(), path)
+        schema.setdefault("components", {})["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer"}
+        }
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _complete(operation: dict[str, Any], method: str, path: str) -> None:
+    """Add who may call, and take away the status that FastAPI thinks a wrong parameter gets."""
+    operation["responses"].pop("422", None)
+    roles = sorted(PERMITTED[method, route_label(path)])
+    operation["security"] = [{"key": []}]
+    operation["x-elision-roles"] = roles
+    if len(roles) < len(ROLES):
+        told = operation.get("description") or operation.get("summary", "")
+        operation["description"] = f"{told}\n\nRoles: {', '.join(roles)}."
 
 
 def _post(summary: str, required: str, fields: dict[str, Any]) -> dict[str, Any]:
     body = {"type": "object", "required": ["model", required], "properties": _SHARED | fields}
     replies = {
-        "200": {"description": "The reply; server-sent events if it is streamed"},
+        "200": {
+            "description": "The reply; server-sent events if it is streamed",
+            "headers": {EPOCH_HEADER: {"schema": {"type": "integer"}}},
+        },
         "400": {"description": "The request cannot be served as asked"},
         "429": {"description": "The queue is full; retry-after says when to try again"},
     }

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from elision.errors import ElisionError
 from elision.guards.guard import Guard
 from elision.guards.recent import Recent
 
@@ -45,7 +46,7 @@ class Shadow:
     async def watch(self, deltas: AsyncIterator[Delta], tenant: str) -> AsyncIterator[Delta]:
         """Pass one request's *deltas* on; its text is looked through once it has ended.
 
-        Whatever happens then concerns nobody: a reply that was sent is not failed for a count.
+        On another thread, and nobody waits for it: a count must not delay or fail a reply.
         """
         texts: dict[int, list[str]] = {}
         async with aclosing(deltas) as source:  # type: ignore[type-var] # generators all
@@ -53,10 +54,15 @@ class Shadow:
                 if delta.text:
                     texts.setdefault(delta.choice, []).append(delta.text)
                 yield delta
-        await asyncio.to_thread(self._count, ["".join(parts) for parts in texts.values()], tenant)
+        whole = ["".join(parts) for parts in texts.values()]
+        asyncio.get_running_loop().run_in_executor(None, self._count, whole, tenant)
 
     def _count(self, texts: list[str], tenant: str) -> None:
-        guard = self._guard(tenant)
+        try:
+            guard = self._guard(tenant)
+        except ElisionError as exc:
+            self._metrics.failures.labels(type(exc).__name__).inc()
+            return
         for text in texts if guard.observed else ():
             found = Counter(hit.target_id for hit in guard.scan(text))
             with self._lock:

@@ -155,7 +155,13 @@ TO_CHECK: Shape = {
 }
 CHECKED = _object(
     "verdict hits covered", verdict={"enum": ["allow", "redact", "rewind", "refuse"]},
-    hits=_list({"type": "object", "description": "Target, place and how it was read."}),
+    hits=_list(
+        _object(
+            "target_id what phrase level start end action", target_id=_TEXT, what=_TEXT,
+            phrase=_COUNT, level=_TEXT, start=_COUNT, end=_COUNT,
+            action={"enum": [*get_args(Action)]}, message={"type": ["integer", "null"]},
+        )
+    ),
     covered=_YES_NO,
 )  # fmt: skip
 
