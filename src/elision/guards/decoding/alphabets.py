@@ -10,7 +10,7 @@ from typing import Final
 
 from elision.guards.decoding.found import LEAST_LEGIBLE, Decoded
 
-_MORSE: Final = dict(
+_MORSE: Final[dict[str, str]] = dict(
     zip(
         ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- "
         ".-- -..- -.-- --.. ----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----. "
@@ -30,7 +30,9 @@ _NATO: Final = (
 )
 _NATO_WORD: Final = re.compile(rf"(?i)(?<![a-z])(?:{'|'.join(_NATO)})(?![a-z])")
 _NATO_GAP: Final = 12
-_BRAILLE: Final = dict(zip("⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚⠅⠇⠍⠝⠕⠏⠟⠗⠎⠞⠥⠧⠺⠭⠽⠵", ascii_lowercase, strict=True))
+_BRAILLE: Final[dict[str, str]] = dict(
+    zip("⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚⠅⠇⠍⠝⠕⠏⠟⠗⠎⠞⠥⠧⠺⠭⠽⠵", ascii_lowercase, strict=True)
+)
 _BRAILLE_RUN: Final = re.compile(r"[⠀-⣿](?:[ \t\r\n'-]{0,2}[⠀-⣿]){3,}")
 _NUMBER_SIGN: Final = "⠼"
 _DIGITS: Final = dict(zip("abcdefghij", "1234567890", strict=True))
