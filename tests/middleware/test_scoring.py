@@ -168,20 +168,28 @@ async def scored(model: Any, recipes: tuple[Recipe, ...], **more: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Once(Stateless):
+class Once:
     """Gives *says* right behind the *at*-th token and nowhere else; at 0, before the first."""
 
     at: int
     says: Verdict
     n_read: int = 0
     stage = Stage.HARD_MASK
+    rank = 0
+    held = 0
 
     @property
     def verdict(self) -> Verdict:
         return self.says if self.n_read == self.at else ALLOW
 
+    def begin(self, context: Context) -> Once:
+        return self
+
     def advance(self, token: int) -> Once:
         return Once(self.at, self.says, self.n_read + 1)
+
+    def finish(self) -> Once:
+        return Once(self.at, self.says, -1)
 
     def adjust(self, logits: Any, here: Here) -> Any:
         return logits
@@ -254,7 +262,7 @@ def test_an_answer_must_have_tokens_of_the_vocabulary(client: Client) -> None:
 
 def test_an_engine_that_only_speaks_text_cannot_score(tmp_path: Path) -> None:
     pipeline = Pipeline(
-        engines={"t": TextEngine({"painter": ANSWER}, name="t")}, register=Register.open(tmp_path)
+        engines={"t": TextEngine(ANSWER, name="t")}, register=Register.open(tmp_path)
     )
     with Client(pipeline) as client, pytest.raises(CapabilityError):
         client.score(QUESTION, ANSWER)
