@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from elision.contract import Redact, Refuse
@@ -72,7 +72,7 @@ class Judge:
     semantics: Semantics
     opened: tuple[Subject, ...]
     watched: tuple[Subject, ...]
-    known: Known
+    known: Known = field(repr=False)
 
     @classmethod
     def of(cls, semantics: Semantics, assessment: Assessment, user_text: str) -> Judge:
