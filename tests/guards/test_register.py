@@ -9,16 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
-from sqlalchemy import create_engine, insert, select, text
+from sqlalchemy import text
 
-from elision.errors import GuardError, NotFoundError, TargetError
+from elision.errors import ConflictError, GuardError, NotFoundError, TargetError
+from elision.guards.lifecycle import TABLE
 from elision.guards.register import Register, Registered
-from elision.guards.schema import changes, row_of, targets
 from elision.guards.targets import ForgetTarget, Phrase
 
 SECRET = "Zyxwv Qponm"
@@ -39,22 +40,38 @@ def register(tmp_path: Path) -> Iterator[Register]:
 
 
 class AnyHistory(RuleBasedStateMachine):
-    """Any order of changes, read through two registers on one file, against plain lists."""
+    """Any order of operations and hours, read through two registers on one file, against a dict."""
 
     added = Bundle("added")
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.one = Register.open(Path(self.folder.name))
-        self.other = Register.open(Path(self.folder.name))
-        self.kept: dict[str, list[ForgetTarget]] = {tenant: [] for tenant in TENANTS}
+        self.now = 2_000_000_000.0
+        home = Path(self.folder.name)
+        self.one = Register.open(home, clock=lambda: self.now)
+        self.other = Register.open(home, clock=lambda: self.now)
+        self.kept: dict[str, dict[str, ForgetTarget]] = {tenant: {} for tenant in TENANTS}
         self.n_changes = dict.fromkeys(TENANTS, 0)
 
     def teardown(self) -> None:
+        self.a_register_that_is_imported_elsewhere_is_the_same()
+        assert self.one.audit.verify().ok
+        assert self.one.audit.verify().count == 1 + sum(self.n_changes.values())
         self.one.close()
         self.other.close()
         self.folder.cleanup()
+
+    def a_register_that_is_imported_elsewhere_is_the_same(self) -> None:
+        options: dict[str, Any] = {
+            "keys": Path(self.folder.name) / "keys",
+            "clock": lambda: self.now,
+        }
+        with tempfile.TemporaryDirectory() as folder, Register.open(Path(folder), **options) as new:
+            for tenant, kept in self.kept.items():
+                new.import_(tenant, self.one.export(tenant))
+                assert new.list(tenant, include_revoked=True) == tuple(kept.values())
+                assert new.active(tenant) == self.one.active(tenant)
 
     @rule(
         target=added,
@@ -62,29 +79,89 @@ class AnyHistory(RuleBasedStateMachine):
         text=st.text("abc XYZé漢\0'\"\\", min_size=1).filter(lambda t: any(map(str.isalpha, t))),
         beta=st.sampled_from([1.0, 0.6]),
         names=st.lists(st.just("N. ame"), max_size=1).map(tuple),
+        begins=st.none() | st.integers(-2, 4),
+        lasts=st.none() | st.integers(5, 8),
+        draft=st.booleans(),
     )
-    def add(self, tenant: str, text: str, beta: float, names: tuple[str, ...]) -> tuple[str, str]:
+    def add(
+        self,
+        tenant: str,
+        text: str,
+        beta: float,
+        names: tuple[str, ...],
+        begins: int | None,
+        lasts: int | None,
+        draft: bool,
+    ) -> tuple[str, str]:
         phrase = Phrase(text=text, beta=beta, allow_echo=beta < 1)
-        given = ForgetTarget(title="t", tenant=tenant, phrases=(phrase,), names=names)
-        made = self.one.add(given)
+        given = ForgetTarget(
+            title="t",
+            tenant=tenant,
+            phrases=(phrase,),
+            names=names,
+            effective_at=None if begins is None else self.now + begins,
+            expires_at=None if lasts is None else self.now + lasts,
+        )
+        made = self.one.add(given, actor="dana", draft=draft)
         self.n_changes[tenant] += 1
         assert made.epoch == self.n_changes[tenant]
-        assert replace(made.target, id="", created_at=0.0) == given
-        self.kept[tenant].append(made.target)
+        state = "draft" if draft else "scheduled" if (begins or 0) > 0 else "active"
+        mine = {"id": made.target.id, "created_at": self.now, "requested_by": "dana"}
+        assert made.target == replace(given, state=state, **mine)
+        self.kept[tenant][made.target.id] = made.target
         return tenant, made.target.id
 
-    @rule(key=added, through=st.sampled_from(["one", "other"]))
-    def revoke(self, key: tuple[str, str], through: str) -> None:
+    @rule(
+        key=added,
+        through=st.sampled_from(["one", "other"]),
+        operation=st.sampled_from("suspend resume revoke purge activate".split()),
+    )
+    def operate(self, key: tuple[str, str], through: str, operation: str) -> None:
         tenant, target_id = key
-        old = next(t for t in self.kept[tenant] if t.id == target_id)
-        epoch = getattr(self, through).revoke(tenant, target_id)
-        if old.state == "active":
-            self.n_changes[tenant] += 1
-            new = self.one.get(tenant, target_id)
-            assert new.revoked_at is not None
-            assert new == replace(old, state="revoked", revoked_at=new.revoked_at)
-            self.kept[tenant][self.kept[tenant].index(old)] = new
-        assert epoch == self.n_changes[tenant]
+        old = self.kept[tenant][target_id]
+        act = getattr(getattr(self, through), operation)
+        then = TABLE.get((old.state, operation))
+        if then == "active" and (old.expires_at or self.now + 1) <= self.now:
+            then = None
+        if then is None:
+            with pytest.raises(ConflictError):
+                act(tenant, target_id)
+            return
+        changed = act(tenant, target_id)
+        assert changed.epoch == self.epoch_after(tenant, done=then == old.state)
+        self.kept[tenant][target_id] = self.after(old, operation)
+        assert changed.target == self.kept[tenant][target_id]
+
+    def epoch_after(self, tenant: str, *, done: bool) -> int:
+        self.n_changes[tenant] += not done
+        return self.n_changes[tenant]
+
+    def after(self, old: ForgetTarget, operation: str) -> ForgetTarget:
+        new = replace(old, state=TABLE[old.state, operation])
+        if new.state == old.state:
+            return old
+        if operation == "revoke":
+            return replace(new, revoked_at=self.now)
+        if operation == "purge":
+            return replace(new, title="", phrases=(), names=())
+        if operation == "activate" and (old.effective_at or 0) > self.now:
+            return replace(new, effective_at=self.now)
+        return new
+
+    @rule(seconds=st.integers(1, 3))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+        for tenant, kept in self.kept.items():
+            for target_id, old in kept.items():
+                new = old
+                if new.state == "scheduled" and (new.effective_at or 0) <= self.now:
+                    new = replace(new, state="active")
+                    self.n_changes[tenant] += 1
+                ends = new.expires_at or self.now + 1
+                if new.state in ("active", "suspended") and ends <= self.now:
+                    new = replace(new, state="expired")
+                    self.n_changes[tenant] += 1
+                kept[target_id] = new
 
     @rule(key=added)
     def no_other_tenant_reaches_it(self, key: tuple[str, str]) -> None:
@@ -98,17 +175,17 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def both_registers_show_what_was_done(self) -> None:
         for tenant in TENANTS:
-            everything = tuple(self.kept[tenant])
+            everything = tuple(self.kept[tenant].values())
             standing = tuple(t for t in everything if t.state == "active")
             for register in (self.one, self.other):
+                assert register.active(tenant) == standing
                 assert register.epoch(tenant) == self.n_changes[tenant]
                 assert register.list(tenant, include_revoked=True) == everything
                 assert register.list(tenant) == standing
-                assert register.active(tenant) == standing
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(max_examples=15, stateful_step_count=15)
+TestAnyHistory.settings = settings(max_examples=8, stateful_step_count=14)
 
 
 def test_ids_differ_sort_by_time_and_cannot_be_guessed(register: Register) -> None:
@@ -137,23 +214,6 @@ def test_more_tenants_than_are_kept_in_memory_stay_apart(register: Register) -> 
     for n in (*range(70), 0):
         [found] = register.active(f"t{n}")
         assert found.tenant == f"t{n}"
-
-
-def test_every_change_is_on_record_with_who_and_when(register: Register, tmp_path: Path) -> None:
-    made = register.add(target(), actor="dana").target
-    register.revoke("default", made.id, reason="case closed", actor="eli")
-    register.revoke("default", made.id, reason="again", actor="eli")
-    engine = create_engine(f"sqlite:///{tmp_path}/state/register.db")
-    with engine.connect() as connection:
-        rows = [row._asdict() for row in connection.execute(select(changes))]
-    engine.dispose()
-    assert [(r["epoch"], r["action"], r["actor"], r["reason"]) for r in rows] == [
-        (1, "add", "dana", None),
-        (2, "revoke", "eli", "case closed"),
-    ]
-    assert {(r["tenant"], r["target"]) for r in rows} == {("default", made.id)}
-    assert rows[0]["at"] == made.created_at
-    assert rows[1]["at"] == register.get("default", made.id).revoked_at
 
 
 def test_the_answer_on_the_wire_has_id_state_epoch_and_warnings(register: Register) -> None:
@@ -209,21 +269,23 @@ def test_a_failing_change_leaves_neither_row_nor_epoch_nor_words(
 ) -> None:
     register.add(target())
     with sqlite3.connect(tmp_path / "state" / "register.db") as direct:
-        direct.execute("DROP TABLE changes")
+        direct.execute("DROP TABLE audit")
     direct.close()
     with pytest.raises(GuardError) as caught:
         register.add(target(tenant="a"))
-    assert str(caught.value) == "the register's database failed: no such table: changes"
+    assert str(caught.value) == "the register's database failed: no such table: audit"
     assert SECRET not in f"{caught.value.__cause__}"
     assert register.epoch("a") == 0
     assert register.list("a") == ()
 
 
 def test_the_databases_own_message_hides_what_was_to_be_kept(register: Register) -> None:
-    made = register.add(target()).target
-    with pytest.raises(GuardError) as caught, register._writing() as connection:
-        connection.execute(insert(targets), row_of(made) | {"epoch": 2, "kind": SECRET})
-    assert str(caught.value).endswith("UNIQUE constraint failed: targets.id")
+    register.add(target())
+    with pytest.raises(GuardError) as caught, register._database.writing() as connection:
+        connection.execute(
+            text("INSERT INTO epochs VALUES (:t, 1, :s)"), {"t": "default", "s": SECRET}
+        )
+    assert str(caught.value).endswith("UNIQUE constraint failed: epochs.tenant")
     assert SECRET not in f"{caught.value.__cause__}"
 
 
@@ -248,21 +310,14 @@ def _p50_us(call: Callable[[], object]) -> float:
     return sorted(times)[100] * 1e6
 
 
-def _fill(register: Register, n: int) -> None:
-    rows = [
-        row_of(replace(target(f"phrase {k}"), id=f"ft_{k:020}")) | {"epoch": k}
-        for k in range(1, n + 1)
-    ]
-    with register._writing() as connection:
-        connection.execute(insert(targets), rows)
-        connection.execute(text("INSERT INTO epochs VALUES ('default', :n)"), {"n": n})
-
-
 def test_lookups_stay_quick_among_ten_thousand_targets(register: Register) -> None:
-    _fill(register, 10_000)
+    register.add_many([target(f"phrase {k}") for k in range(10_000)])
+    assert len(register.active("default")) == 10_000
     made = register.add(target())
     assert made.epoch == 10_001
-    assert len(register.active("default")) == 10_001
+    begun = time.perf_counter()
+    assert register.active("default")[-1] == made.target
+    assert time.perf_counter() - begun < 0.1  # what has not changed is not opened again
     assert _p50_us(lambda: register.epoch("default")) <= 100
     assert _p50_us(lambda: register.active("default")) <= 1000
     assert _p50_us(lambda: register.get("default", made.target.id)) <= 1000
@@ -286,6 +341,8 @@ def test_folder_and_files_are_their_owners_alone(register: Register, tmp_path: P
     register.add(target())
     folder = tmp_path / "state"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
-    assert set(files) >= {"register.db", "register.db-wal"}
+    assert stat.S_IMODE((folder / "keys").stat().st_mode) == 0o700
+    found = [file for file in folder.rglob("*") if file.is_file()]
+    files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in found}
+    assert set(files) >= {"register.db", "register.db-wal", "master.key", "signing.key"}
     assert set(files.values()) == {0o600}

@@ -52,11 +52,11 @@ def _enter(writing: Writing, change: Any, wrapped: bytes, vault: Vault) -> None:
     place = {"tenant": change.tenant, "target_id": change.target}
     version = 1 if change.action == "add" else 2
     details: dict[str, Any] = {"epoch": change.epoch, "at": iso(change.at)}
-    if change.reason:
-        sealed = vault.seal_note(change.reason, wrapped, **place)
+    sealed = vault.seal_note(change.reason, wrapped, **place) if change.reason else b""
+    if sealed:
         details["reason"] = fingerprint(sealed)
     seq = writing.append(change.action, actor=change.actor, version=version, **place, **details)
-    if change.reason:
+    if sealed:
         row = {"seq": seq, "target": change.target, "sealed": sealed}
         writing.connection.execute(insert(reasons), row)
     known = update(targets).where(targets.c.id == change.target)

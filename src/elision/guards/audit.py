@@ -56,9 +56,13 @@ class AuditLog:
         self._database, self._signer, self._clock = database, keys.signer, clock
         self._file = checkpoint_file
         self._is_dirty = False
-        with database.writing() as connection:
-            begin(connection, keys, now=clock())
-            _check_keys(_head(connection), keys)
+        with database.reading() as connection:
+            head = connection.execute(select(log)).one_or_none()
+        if head is None:
+            with database.writing() as connection:
+                begin(connection, keys, now=clock())
+                head = _head(connection)
+        _check_keys(head, keys)
 
     @contextmanager
     def writing(self) -> Iterator[Writing]:
@@ -67,7 +71,7 @@ class AuditLog:
             writing = Writing(connection, now=self._clock())
             yield writing
             made = writing.finish(self._signer)
-        self._is_dirty = made is None
+        self._is_dirty = made is None and (self._is_dirty or writing.has_entries)
         if made is not None:
             self._published(made)
 

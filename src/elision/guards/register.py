@@ -255,7 +255,7 @@ class Register(Transitions):
         given = import_lines(tenant, lines, public_key or self.audit.public_key())
         with self._audit.writing() as writing:
             settle(writing, self._vault, tenant)
-            new = unknown(writing.connection, self._vault, given)
+            new = unknown(writing.connection, self._vault, tenant, given)
             if new:
                 admit(writing, self._vault, new, action="import", actor=actor)
         return new
@@ -287,6 +287,9 @@ class Register(Transitions):
             raise TargetError("expires_at has passed; write a later time", param="expires_at")
         return replace(
             target,
+            effective_at=_rounded(target.effective_at),
+            expires_at=_rounded(target.expires_at),
+            review_at=_rounded(target.review_at),
             id=new_id(now),
             state=state,
             created_at=now,
@@ -299,3 +302,7 @@ class Register(Transitions):
         row = find(writing.connection, answer["tenant"], answer["id"])
         target = replace(target_of(row, self._vault), state=answer["state"])
         return Registered(target, answer["epoch"], tuple(answer["warnings"]), repeated=True)
+
+
+def _rounded(moment: float | None) -> float | None:
+    return None if moment is None else round(moment, 3)

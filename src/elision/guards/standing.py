@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from elision.contract import Epoch
 from elision.guards.database import Database
@@ -46,7 +47,7 @@ class Standing:
         """
         with self._lock:
             kept = self._kept.get(tenant, _Kept())
-        if kept.epoch != epoch or not epoch:
+        if kept.epoch != epoch:
             kept = self._renewed(tenant, kept)
             self._keep(tenant, kept)
         return kept.targets
@@ -57,18 +58,17 @@ class Standing:
             self._kept.pop(tenant, None)
 
     def _renewed(self, tenant: str, kept: _Kept) -> _Kept:
-        """Return *kept* with what has changed since its epoch.
+        """Return *kept* with what has changed since its epoch; all anew if time went back.
 
         The epoch is read before the rows: on a database where each statement sees what is newest,
         rows may then be newer than the epoch, and are read once more; they are never older.
         """
         current = select(epochs.c.epoch).where(epochs.c.tenant == tenant)
-        changed = WHOLE.where(targets.c.tenant == tenant, targets.c.changed > kept.epoch)
-        if not kept.by_epoch:
-            changed = changed.where(targets.c.state == "active")
         with self._database.reading() as connection:
             epoch = connection.execute(current).scalar() or 0
-            rows = connection.execute(changed).all()
+            if epoch < kept.epoch:  # another database, or an older state of this one
+                kept = _Kept()
+            rows = connection.execute(_changed_since(tenant, kept)).all()
         by_epoch = dict(kept.by_epoch)
         for row in rows:
             by_epoch.pop(row.epoch, None)
@@ -78,8 +78,12 @@ class Standing:
 
     def _keep(self, tenant: str, kept: _Kept) -> None:
         with self._lock:
-            if kept.epoch >= self._kept.get(tenant, kept).epoch:
-                self._kept[tenant] = kept
+            self._kept[tenant] = kept
             self._kept.move_to_end(tenant)
             while len(self._kept) > TENANTS_KEPT:
                 self._kept.popitem(last=False)
+
+
+def _changed_since(tenant: str, kept: _Kept) -> Select[Any]:
+    changed = WHOLE.where(targets.c.tenant == tenant, targets.c.changed > kept.epoch)
+    return changed if kept.by_epoch else changed.where(targets.c.state == "active")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import rfc8785
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from elision.errors import ConflictError, PermissionDeniedError, TargetError
 from elision.guards.fields import check_choice, check_line, moment_of
@@ -63,15 +63,18 @@ def import_lines(
 
 
 def unknown(
-    connection: Connection, vault: Vault, given: Sequence[ForgetTarget]
+    connection: Connection, vault: Vault, tenant: str, given: Sequence[ForgetTarget]
 ) -> tuple[ForgetTarget, ...]:
-    """Return those of *given* that are not kept yet.
+    """Return those of *given* that *tenant* does not have yet.
 
     Raises:
         ConflictError: If one is kept with another content or state, or is given twice.
     """
-    kept = {target.id: target for target in _kept(connection, vault, given)}
-    new = {target.id: target for target in given if kept.get(target.id) != target}
+    kept = {row.id: row for row in _kept(connection, given)}
+    new = {target.id: target for target in given}
+    for target_id, row in kept.items():
+        if row.tenant == tenant and target_of(row, vault) == new[target_id]:
+            del new[target_id]
     if new.keys() & kept.keys() or len({target.id for target in given}) < len(given):
         raise ConflictError(
             "a target of the export is kept here with another content or state, or comes twice; "
@@ -81,14 +84,10 @@ def unknown(
     return tuple(new.values())
 
 
-def _kept(
-    connection: Connection, vault: Vault, given: Sequence[ForgetTarget]
-) -> Iterator[ForgetTarget]:
+def _kept(connection: Connection, given: Sequence[ForgetTarget]) -> Iterator[Row[Any]]:
     ids = [target.id for target in given]
     for start in range(0, len(ids), 500):  # SQLite binds 999 values at least, not any number
-        query = WHOLE.where(targets.c.id.in_(ids[start : start + 500]))
-        for row in connection.execute(query):
-            yield target_of(row, vault)
+        yield from connection.execute(WHOLE.where(targets.c.id.in_(ids[start : start + 500])))
 
 
 def _parsed(line: str | bytes | Mapping[str, Any], n: int) -> Mapping[str, Any]:

@@ -38,6 +38,11 @@ class Writing:
         self._seq, self._hash = int(self._log.seq), str(self._log.hash)
         self._entries: list[dict[str, Any]] = []
 
+    @property
+    def has_entries(self) -> bool:
+        """Whether anything was appended."""
+        return bool(self._entries)
+
     def raise_epoch(self, tenant: str, *, by: int = 1) -> Epoch:
         """Raise the tenant's epoch and return it."""
         given = {"tenant": tenant, "by": by}
