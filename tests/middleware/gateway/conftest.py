@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from elision.contract import Alternative, Capability, Delta, Plan, TokenLogprob, Usage
 from elision.errors import BusyError
-from elision.guards.register import Register
 from elision.lexicon import TokenizerLexicon
+from elision.middleware.assembly import open_register
 from elision.middleware.gateway import Listener
 from elision.middleware.pipeline import Pipeline
 from elision.settings import Settings
@@ -160,15 +160,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
     @contextmanager
     def run(engine: Any = None, **settings: Any) -> Iterator[Server]:
-        home = tmp_path_factory.mktemp("home")
+        home = {"home": settings.get("home") or tmp_path_factory.mktemp("home")}
+        chosen = Settings(**{"host": "127.0.0.1", "port": 0} | settings | home)
         engine = engine or Speaker()
-        pipeline = Pipeline(engines={engine.name: engine}, register=Register.open(home))
+        pipeline = Pipeline(engines={engine.name: engine}, register=open_register(chosen))
         up = threading.Event()
-        listener = Listener(
-            pipeline,
-            Settings(**{"home": home, "host": "127.0.0.1", "port": 0} | settings),
-            announce=lambda _url: up.set(),
-        )
+        listener = Listener(pipeline, chosen, announce=lambda _url: up.set())
         thread = threading.Thread(target=listener.run)
         thread.start()
         assert up.wait(20)

@@ -18,7 +18,12 @@ router = APIRouter(prefix="/v1/forget", tags=["forget"])
 _TAKES = {"requestBody": {"required": True, "content": {"application/jsonl": {"schema": EXPORTED}}}}
 
 
-@router.get("/export", response_model=None, responses=answers(EXPORTED, 403, media=JSON_LINES))
+@router.get(
+    "/export",
+    response_class=Response,
+    response_model=None,
+    responses=answers(EXPORTED, 403, media=JSON_LINES),
+)
 async def export_targets(request: Request) -> Response:
     """Return every target of the tenant in clear, one a line, and a signed manifest."""
     lines = service_of(request).register.export(tenant_of(request))
