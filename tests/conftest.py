@@ -76,13 +76,23 @@ def smollm2_dir() -> Path:
 
     Where the model must be there (``CI`` or ``ELISION_REQUIRE_MODEL`` set), the test fails.
     """
+    return _pulled("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def minilm_dir() -> Path:
+    """Return the folder of the pulled all-minilm-l6-v2; see `smollm2_dir`."""
+    return _pulled("all-minilm-l6-v2")
+
+
+def _pulled(name: str) -> Path:
     from elision.middleware.models.pull import pulled
     from elision.settings import Settings
 
-    folder = pulled("smollm2-135m", cache=Settings().cache)
+    folder = pulled(name, cache=Settings().cache)
     if folder is not None:
         return folder
-    missing = "smollm2-135m is not pulled; run: elision pull smollm2-135m"
+    missing = f"{name} is not pulled; run: elision pull {name}"
     if os.environ.get("CI") or os.environ.get("ELISION_REQUIRE_MODEL"):
         pytest.fail(missing)
     pytest.skip(missing)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from elision.errors import GuardError
 from elision.guards.assessment import CLOSED, Assessment, Level, Suspect
+from elision.guards.decoders import readings as plain_readings
 from elision.guards.probe_index import ProbeIndex
 from elision.guards.probes import asked, name_patterns, salience
-from elision.guards.views import Readings, Turn, ViewPolicy, Views, make_views, no_readings
+from elision.guards.views import Readings, Turn, ViewPolicy, Views, make_views
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +90,7 @@ class Gate:
         *,
         tenant: str,
         policy: GatePolicy | None = None,
-        readings: Readings = no_readings,
+        readings: Readings = plain_readings,
         previous: Gate | None = None,
     ) -> Gate:
         """Embed the probes of the active ones of *targets*; blocks until they are there.
@@ -156,10 +157,17 @@ class Gate:
         else:
             future.set_result(found)
 
-    def _judge(self, turns: Sequence[Turn]) -> Assessment:
-        views = make_views(
+    def n_views(self, turns: Sequence[Turn]) -> int:
+        """Return how many views `assess` would compare."""
+        return len(self._views(turns).texts)
+
+    def _views(self, turns: Sequence[Turn]) -> Views:
+        return make_views(
             turns, policy=self.policy.views, readings=self._readings, salience=self._salience
         )
+
+    def _judge(self, turns: Sequence[Turn]) -> Assessment:
+        views = self._views(turns)
         if not views.texts:
             return CLOSED
         waiting = self._encoder.embed(views.texts, tenant=self._tenant)

@@ -8,28 +8,21 @@ Every view is a slice of the prompt as it stands, or of a plain reading of what 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, islice, pairwise, zip_longest
 from typing import Final, NamedTuple, TypeAlias
 
-from elision.guards.normal import N
+from elision.guards.spans import Document, Salience, Span, are_covered, distinct
 
 Readings: TypeAlias = Callable[[str], Iterable[str]]
-Salience: TypeAlias = Mapping[str, float]
-"""Weight of the words, in N, that tell a target's probes from ordinary text."""
-
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\s{_UNSPACED}]{{1,32}}")
 # A sentence ends behind its stop, at a line's end, and before "2." or "(b)" that enumerate.
 _SENTENCE_END = re.compile(
-    r"(?<=[.!?\u2026])[\"'\u201d\u2019)\]]{0,3}\s+|(?<=[\u3002\uff01\uff1f])"
+    r"(?<=[.!?\u2026])\s+|(?<=[.!?\u2026][\"'\u201d\u2019)\]])\s+|(?<=[\u3002\uff01\uff1f])"
     r"|[\r\n\u2028\u2029]+|(?<=\s)(?=(?:\(?(?:\d{1,2}|[a-z])[.)]|\(?[A-Z]\))\s)"
 )
 _CLAUSE_END = re.compile(r"(?<=[:;])\s+")
 _ENUMERATOR = re.compile(r"\s*\(?(?:\d{1,2}|[A-Za-z])[.)]\s+|\s*[-*\u2022]\s+")
-_SPACE = re.compile(r"\s+")
 
 LEAST_WORDS: Final = 3
 """Words of a sentence that is worth a view; what is shorter lies in a window or a joint view."""
@@ -83,47 +76,6 @@ class Views(NamedTuple):
     documents: tuple[str, ...]
 
 
-class _Span(NamedTuple):
-    """A candidate: words ``[first, last)`` of a document, slice ``[start, end)`` of its text."""
-
-    document: int
-    first: int
-    last: int
-    start: int
-    end: int
-
-
-class _Document:
-    """A text with its words and where they stand."""
-
-    def __init__(self, index: int, text: str) -> None:
-        self.index = index
-        self.text = text
-        found = [(match.start(), match.end()) for match in _WORD.finditer(text)]
-        self.starts = [start for start, _ in found]
-        self.ends = [end for _, end in found]
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def words(self, first: int, last: int) -> _Span:
-        """Return the span of the words ``[first, last)``."""
-        return _Span(self.index, first, last, self.starts[first], self.ends[last - 1])
-
-    def within(self, start: int, end: int) -> _Span | None:
-        """Return the span of the whole words in ``text[start:end]``, if there are any."""
-        first, last = bisect_left(self.starts, start), bisect_right(self.ends, end)
-        return self.words(first, last) if first < last else None
-
-    def weights(self, salience: Salience) -> list[float]:
-        """Return the running sum of the words' salience, beginning with 0."""
-        if not salience:
-            return [0.0] * (len(self) + 1)
-        pairs = zip(self.starts, self.ends, strict=True)
-        each = (salience.get(N(self.text[start:end]), 0.0) for start, end in pairs)
-        return list(accumulate(each, initial=0.0))
-
-
 def no_readings(text: str) -> Iterable[str]:
     """Read nothing into *text*."""
     return ()
@@ -163,16 +115,16 @@ def make_views(
     joint = list(_joint(turns, documents[0], policy))
     parts = [span for document in documents for span in _parts(document, policy)]
     windows = [span for document in documents for span in _windows(document, turns, policy)]
-    chosen = _distinct(documents, [*joint, *parts, *windows])
+    chosen = distinct(documents, [*joint, *parts, *windows])
     if len(chosen) > policy.max_views:
         weights = [document.weights(salience or {}) for document in documents]
-        chosen = _distinct(documents, _selected(joint, parts, windows, weights, policy))
-        chosen = dict(list(chosen.items())[: policy.max_views])
-    covered = complete and _is_covered(documents, chosen.values())
+        ordered = distinct(documents, _selected(joint, parts, windows, weights, policy))
+        chosen = dict(islice(ordered.items(), policy.max_views))
+    covered = complete and are_covered(documents, chain.from_iterable(chosen.values()))
     return Views(tuple(chosen), covered, tuple(document.text for document in documents))
 
 
-def _documents(turns: Sequence[Turn], readings: Readings) -> tuple[list[_Document], bool]:
+def _documents(turns: Sequence[Turn], readings: Readings) -> tuple[list[Document], bool]:
     text = "\n".join(turn.text for turn in turns)
     room = 4 * len(text) + 4096
     found: dict[str, None] = {text: None}
@@ -182,9 +134,9 @@ def _documents(turns: Sequence[Turn], readings: Readings) -> tuple[list[_Documen
                 continue
             room -= len(reading)
             if room < 0 or len(found) > _MAX_READINGS:
-                return [_Document(n, text) for n, text in enumerate(found)], False
+                return [Document(n, text) for n, text in enumerate(found)], False
             found[reading] = None
-    return [_Document(n, text) for n, text in enumerate(found)], True
+    return [Document(n, text) for n, text in enumerate(found)], True
 
 
 def _ends(turns: Sequence[Turn]) -> list[tuple[int, int]]:
@@ -193,7 +145,7 @@ def _ends(turns: Sequence[Turn]) -> list[tuple[int, int]]:
     return [(start, end - 1) for start, end in pairwise(ends)]
 
 
-def _joint(turns: Sequence[Turn], prompt: _Document, policy: ViewPolicy) -> Iterator[_Span]:
+def _joint(turns: Sequence[Turn], prompt: Document, policy: ViewPolicy) -> Iterator[Span]:
     """Yield the joint views, those that end with the last turn first."""
     places = _ends(turns)
     asked = [n for n, turn in enumerate(turns) if turn.role == "user" or n == len(turns) - 1]
@@ -204,7 +156,7 @@ def _joint(turns: Sequence[Turn], prompt: _Document, policy: ViewPolicy) -> Iter
                 yield span
 
 
-def _parts(document: _Document, policy: ViewPolicy) -> Iterator[_Span]:
+def _parts(document: Document, policy: ViewPolicy) -> Iterator[Span]:
     """Yield the sentences, and the parts of those that have a colon or an enumerator."""
     if document.index:  # a reading is a turn's; the prompt as a whole is among the joint views
         yield from _fitting(document, [(0, len(document.text))], policy, least=1)
@@ -225,19 +177,19 @@ def _split(pattern: re.Pattern[str], text: str, start: int, end: int) -> Iterato
 
 
 def _fitting(
-    document: _Document,
+    document: Document,
     places: Iterable[tuple[int, int]],
     policy: ViewPolicy,
     *,
     least: int = LEAST_WORDS,
-) -> Iterator[_Span]:
+) -> Iterator[Span]:
     for start, end in places:
         span = document.within(start, end)
         if span and least <= span.last - span.first <= policy.joint_words:
             yield span
 
 
-def _windows(document: _Document, turns: Sequence[Turn], policy: ViewPolicy) -> Iterator[_Span]:
+def _windows(document: Document, turns: Sequence[Turn], policy: ViewPolicy) -> Iterator[Span]:
     """Yield the windows: at even distances, and one at the end of every user's turn."""
     n_words = len(document)
     if n_words <= policy.words:
@@ -253,24 +205,16 @@ def _windows(document: _Document, turns: Sequence[Turn], policy: ViewPolicy) -> 
         yield document.words(last - policy.words, last)
 
 
-def _distinct(documents: Sequence[_Document], spans: Iterable[_Span]) -> dict[str, _Span]:
-    found: dict[str, _Span] = {}
-    for span in spans:
-        text = documents[span.document].text[span.start : span.end]
-        found.setdefault(_SPACE.sub(" ", text).strip(), span)
-    return found
-
-
 def _selected(
-    joint: list[_Span],
-    parts: list[_Span],
-    windows: list[_Span],
+    joint: list[Span],
+    parts: list[Span],
+    windows: list[Span],
     weights: list[list[float]],
     policy: ViewPolicy,
-) -> list[_Span]:
+) -> list[Span]:
     """Return the candidates in the order in which they deserve a view."""
 
-    def weight(span: _Span) -> float:
+    def weight(span: Span) -> float:
         sums = weights[span.document]
         return sums[span.last] - sums[span.first]
 
@@ -278,30 +222,21 @@ def _selected(
     room = policy.max_views - len(first)
     n_needed = -(-sum(len(sums) - 1 for sums in weights) // policy.words) + len(weights)
     n_salient = max(room - n_needed, min(LEAST_SALIENT, room // 2))
-    heavy = sorted((span for span in (*parts, *windows) if weight(span) > 0), key=weight)[::-1]
-    heavy = heavy[:n_salient]
-    spread = _spread(windows, room - len(heavy), policy)
+    weighty = (span for span in (*parts, *windows) if weight(span) > 0)
+    heavy = sorted(weighty, key=weight, reverse=True)[:n_salient]
+    spread = _spread(windows, room - len(heavy))
     return [*first, *heavy, *spread, *parts, *joint, *windows]
 
 
-def _spread(windows: list[_Span], room: int, policy: ViewPolicy) -> list[_Span]:
+def _spread(windows: list[Span], room: int) -> list[Span]:
     """Return windows that cover everything, or as many of them as there is *room* for."""
-    needed: list[_Span] = []
+    needed: list[Span] = []
     ordered = sorted(windows)
-    for span, following in zip(ordered, [*ordered[1:], None], strict=True):
-        last = needed[-1] if needed and needed[-1].document == span.document else None
-        reached = last.last if last else 0
-        goes_on = following is not None and following.document == span.document
-        if following is None or not goes_on or following.first > reached:
+    for span, following in zip_longest(ordered, ordered[1:]):
+        same = following is not None and following.document == span.document
+        reached = needed[-1].last if needed and needed[-1].document == span.document else 0
+        if not same or following.first > reached:
             needed.append(span)
     if len(needed) <= room:
         return needed
     return [needed[n * len(needed) // room] for n in range(room)]
-
-
-def _is_covered(documents: Sequence[_Document], spans: Iterable[_Span]) -> bool:
-    reached = [0] * len(documents)
-    for span in sorted(spans):
-        if span.first <= reached[span.document]:
-            reached[span.document] = max(reached[span.document], span.last)
-    return all(n >= len(doc) for n, doc in zip(reached, documents, strict=True))
