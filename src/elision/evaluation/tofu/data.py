@@ -77,7 +77,9 @@ class Tofu:
         Raises:
             ConfigError: If a file is missing or not as expected; the message names it.
         """
-        items = {subset: _items(folder / _FILES[subset], subset) for subset in SUBSETS}
+        items: dict[Subset, tuple[Item, ...]] = {
+            subset: _items(folder / _FILES[subset], subset) for subset in SUBSETS
+        }
         spans = {int(row["idx"]): str(row["entity"]) for row in read_jsonl(folder / _SPANS)}
         return cls(
             items=items, spans=spans, authors=_authors(folder / _NAMES, len(items["forget"]))
