@@ -12,7 +12,7 @@ serve: .venv/.serve ## Pull the model and serve it on 127.0.0.1:8000
 	.venv/bin/elision serve --model $(MODEL) --port $(PORT)
 
 test: lint .venv/.pulled ## Everything but the tests marked slow or vllm
-	$(PY) -m pytest -q -m "not slow and not vllm"
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow and not vllm"
 
 test-slow: .venv/.pulled ## The tests marked slow
 	$(PY) -m pytest -q -m "slow and not vllm"
@@ -47,4 +47,5 @@ clean:
 
 .venv/.pulled: .venv/.dev
 	.venv/bin/elision pull smollm2-135m
+	.venv/bin/elision pull all-minilm-l6-v2
 	touch $@

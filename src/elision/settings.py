@@ -118,6 +118,14 @@ class Settings(BaseSettings):
     threads: Annotated[
         int, Field(ge=0, description="Compute threads of the local model; 0 measures once.")
     ] = 0
+    encoder: Annotated[
+        str | None,
+        Field(description="Sentence encoder of the gate: alias, hub id or folder; none: no gate."),
+    ] = "all-minilm-l6-v2"
+    fail_mode: Annotated[
+        Literal["closed", "phrases"],
+        Field(description="When the gate fails: end the request, or go on with phrases alone."),
+    ] = "closed"
     upstream: Annotated[
         str | None, Field(description="Base URL of an OpenAI-compatible server to stand before.")
     ] = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from elision.guards.register import Register
+from elision.middleware.encoding import EncoderSource
 from elision.middleware.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -37,7 +38,16 @@ def around(engine: Engine, settings: Settings) -> Pipeline:
         profile=settings.profile,
         tenant=settings.tenant,
         timeout_s=settings.timeout_s,
+        encoder=encoder_of(settings),
+        fail_mode=settings.fail_mode,
     )
+
+
+def encoder_of(settings: Settings) -> EncoderSource | None:
+    """Return where the sentence encoder that *settings* name comes from; None if they name none."""
+    if not settings.encoder:
+        return None
+    return EncoderSource(settings.encoder, cache=settings.cache)
 
 
 def open_register(settings: Settings) -> Register:

@@ -6,21 +6,32 @@ less than another.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from elision.contract import Capability, Delta, Engine, Plan, Request, in_order
+from elision.contract import REFUSE, Capability, Delta, Engine, Plan, Redact, Request, Verdict
 from elision.errors import CapabilityError, ElisionError, GuardError, NotFoundError
-from elision.guards.guard import Guard
-from elision.middleware.guarding import Guards, guard_recipes, held_back
-from elision.middleware.profiles import PROFILES, Profile, profile_named, sampling_recipes
+from elision.guards.guardrail import with_guardrail
+from elision.guards.holdback import REDACTED
+from elision.guards.refusals import refusal_for
+from elision.middleware.buffering import hold_all
+from elision.middleware.enforcement import Enforcement
+from elision.middleware.guarding import Guards
+from elision.middleware.holding import held_back
+from elision.middleware.planning import Defence
+from elision.middleware.profiles import PROFILES, FailMode, Profile, profile_named
 
 if TYPE_CHECKING:
+    from elision.encoders import Encoder
     from elision.guards.register import Register
+    from elision.middleware.encoding import EncoderSource
 
 _audit = logging.getLogger("elision.audit")
 
@@ -37,6 +48,8 @@ class Pipeline:
         profile: Used by requests that name none.
         tenant: Whose register applies to calls that name none.
         timeout_s: Deadline of requests that name none, in seconds.
+        encoder: Where the sentence encoder comes from at first need; closed with the pipeline.
+        fail_mode: See `Profile.fail_mode`.
     """
 
     def __init__(
@@ -47,13 +60,18 @@ class Pipeline:
         profile: str = "guarded",
         tenant: str = "default",
         timeout_s: float = 600.0,
+        encoder: EncoderSource | Encoder | None = None,
+        fail_mode: FailMode = "closed",
     ) -> None:
         self.register = register
         self.profile = profile_named(profile).name
         self.tenant = tenant
         self._timeout_s = timeout_s
         self._engines = dict(engines)
-        self._guards = Guards(register)
+        self._encoder = encoder
+        self._guards = Guards(register, encoder if callable(encoder) else _same(encoder))
+        self._fail_mode: FailMode = fail_mode
+        self._n_weakened = 0
         self._closed = False
 
     @property
@@ -71,14 +89,19 @@ class Pipeline:
 
     def stats(self) -> Mapping[str, float]:
         """Return the engines' gauges, summed."""
-        total: dict[str, float] = {}
+        total: dict[str, float] = {"weakened_requests": self._n_weakened}
         for engine in self._engines.values():
             for key, value in getattr(engine, "stats", dict)().items():
                 total[key] = total.get(key, 0.0) + value
         return total
 
     async def run(
-        self, request: Request, *, profile: str | None = None, tenant: str | None = None
+        self,
+        request: Request,
+        *,
+        profile: str | None = None,
+        tenant: str | None = None,
+        key: str = "",
     ) -> AsyncGenerator[Delta, None]:
         """Yield the guarded reply to *request*.
 
@@ -87,6 +110,7 @@ class Pipeline:
             profile: Profile if the model names none; then the request's ``elision`` object's,
                 then the default.
             tenant: Whose register applies; None takes the pipeline's.
+            key: Name of the caller's key, for targets that hold for some keys only.
 
         Raises:
             NotFoundError: If there is no such model or profile. This and every other error that
@@ -99,14 +123,18 @@ class Pipeline:
         engine, chosen = self._resolve(request, profile)
         request = chosen.fill(request)
         request = replace(request, timeout_s=request.timeout_s or self._timeout_s)
-        guard = await self._guard(tenant)
+        rules = await self._rules(tenant, engine.name, key)
         began = time.monotonic()
-        deltas = await self._start(engine, chosen, request, guard, tenant)
         outcome = "abandoned"
         try:
+            request = _with_guardrail(request, chosen, rules)
+            defence = await Defence.of(
+                chosen, rules, request, engine.lexicon, on_failure=self._count_weakened
+            )
+            deltas = await self._start(engine, request, defence, tenant)
             async with aclosing(deltas) as source:
                 async for delta in source:
-                    yield _reported(delta, chosen, guard)
+                    yield _reported(delta, defence)
             outcome = "finished"
         except ElisionError as exc:
             outcome = type(exc).__name__
@@ -114,7 +142,7 @@ class Pipeline:
         finally:
             _audit.info(
                 "request tenant=%s profile=%s engine=%s epoch=%d targets=%d outcome=%s ms=%.0f",
-                tenant, chosen.name, engine.name, guard.epoch, guard.n_targets, outcome,
+                tenant, chosen.name, engine.name, rules.epoch, rules.guard.n_targets, outcome,
                 (time.monotonic() - began) * 1e3,
             )  # fmt: skip
 
@@ -132,47 +160,79 @@ class Pipeline:
                 param="model",
             )
         wanted = named or profile or request.options.get("profile") or self.profile
-        return self._engines[alias], profile_named(str(wanted))
+        chosen = profile_named(str(wanted))
+        if self._fail_mode != "closed":
+            chosen = replace(chosen, fail_mode=self._fail_mode)
+        return self._engines[alias], chosen
 
-    async def _guard(self, tenant: str) -> Guard:
+    async def _rules(self, tenant: str, model: str, key: str) -> Enforcement:
         try:
-            return await self._guards.current(tenant)
+            return await self._guards.current(tenant, model=model, key=key)
         except ElisionError:
             raise
         except Exception as exc:  # whatever broke, nothing passes an unread register
             raise GuardError(f"the register could not be read ({type(exc).__name__})") from exc
 
     async def _start(
-        self, engine: Engine, profile: Profile, request: Request, guard: Guard, tenant: str
+        self, engine: Engine, request: Request, defence: Defence, tenant: str
     ) -> AsyncGenerator[Delta, None]:
-        plan = Plan(request=request, tenant=tenant, epoch=guard.epoch, refusal=REFUSAL)
+        profile, refusal = defence.profile, REFUSAL
+        if profile.refuse_above is not None:
+            seed = request.sampling.seed
+            refusal = refusal_for(secrets.token_hex(8) if seed is None else seed)
+        plan = Plan(request=request, tenant=tenant, epoch=defence.rules.epoch, refusal=refusal)
         if engine.lexicon is not None and Capability.LOGITS in engine.capabilities:
-            own = (*profile.recipes(), *sampling_recipes(request.sampling))
-            recipes = in_order((*own, *await guard_recipes(guard, engine.lexicon)))
-            return engine.stream(replace(plan, recipes=recipes))
-        if profile.recipes():
+            recipes = await asyncio.to_thread(defence.recipes, request, engine.lexicon)
+            deltas = engine.stream(replace(plan, recipes=recipes, pending=defence.pending))
+        elif profile.recipes():
             raise CapabilityError(
                 f"profile {profile.name}", engine=engine.name, missing="LOGITS", param="model"
             )
-        return held_back(engine.stream(plan), guard, request, refusal=REFUSAL)
+        else:
+            hold = partial(defence.hold, request)
+            deltas = held_back(engine.stream(plan), request, hold, refusal=refusal)
+        return hold_all(deltas, _judged(defence), refusal=refusal) if profile.buffered else deltas
+
+    def _count_weakened(self) -> None:
+        self._n_weakened += 1
 
     async def aclose(self) -> None:
-        """Close every engine and the register. Idempotent."""
+        """Close every engine, the encoder and the register. Idempotent."""
         if self._closed:
             return
         self._closed = True
         for engine in self._engines.values():
             await engine.aclose()
+        if self._encoder is not None:
+            await asyncio.to_thread(self._encoder.close)
         self.register.close()
 
 
-def _reported(delta: Delta, profile: Profile, guard: Guard) -> Delta:
+def _same(encoder: Encoder | None) -> Callable[[], Encoder] | None:
+    return None if encoder is None else lambda: encoder
+
+
+def _with_guardrail(request: Request, profile: Profile, rules: Enforcement) -> Request:
+    if profile.guardrail is None:
+        return request
+    return with_guardrail(request, rules.targets, family=profile.guardrail)
+
+
+def _judged(defence: Defence) -> Callable[[str], list[Verdict]]:
+    """Return the check of a whole text; one that could not be decoded whole is not let go."""
+    rules = defence.rules
+
+    def judge(text: str) -> list[Verdict]:
+        found = rules.checker.check_text(text)
+        if found.verdict in {"refuse", "rewind"} or (rules.guard.n_targets and not found.covered):
+            return [REFUSE]
+        redacted = (hit for hit in found.hits if hit.action == "redact" and hit.what == "phrase")
+        return [Redact(hit.start, hit.end, REDACTED) for hit in redacted]
+
+    return judge
+
+
+def _reported(delta: Delta, defence: Defence) -> Delta:
     if delta.report is None:
         return delta
-    report: dict[str, Any] = {
-        "profile": profile.name,
-        "epoch": guard.epoch,
-        "n_targets": guard.n_targets,
-        **delta.report,
-    }
-    return replace(delta, report=report)
+    return replace(delta, report={**defence.report(), **delta.report})

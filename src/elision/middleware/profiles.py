@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from elision.contract import Recipe, Request, Sampling
 from elision.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from elision.guards.guardrail import Family
+
+FailMode: TypeAlias = Literal["closed", "phrases"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +29,32 @@ class Profile:
         summary: One line for people.
         temperature: Used when the caller sends none; None leaves OpenAI's default of 1.
         shaping: ``em-inf`` lowers the entropy of hesitant positions; ``none`` leaves it.
+        semantic: Whether prompts are assessed, and answers compared with what must not be said in
+            other words where the gate is not closed.
+        encoded: Whether phrases are followed in other writings too: rotated, reversed, leet,
+            base64, hexadecimal.
+        buffered: Whether a reply leaves only once it has been checked whole, with every decoder.
+        refuse_above: Cosine to a probe above which a prompt is not answered (CURaTE).
+        guardrail: Family of the guardrail prompt that is put before the conversation.
+        fail_mode: What a gate that fails means: ``closed`` ends the request in an error,
+            ``phrases`` goes on with phrases, passages and encodings alone, and says so.
     """
 
     name: str
     summary: str
     temperature: float | None = None
     shaping: Literal["none", "em-inf"] = "none"
+    semantic: bool = True
+    encoded: bool = True
+    buffered: bool = False
+    refuse_above: float | None = None
+    guardrail: Family | None = None
+    fail_mode: FailMode = "closed"
+
+    @property
+    def assesses(self) -> bool:
+        """Whether it asks the gate."""
+        return self.semantic or self.refuse_above is not None
 
     def fill(self, request: Request) -> Request:
         """Return *request* with this profile's defaults where the caller left a choice."""
@@ -51,13 +76,37 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         profile.name: profile
         for profile in (
-            Profile(name="plain", summary="The model as it is; the register's phrases hold."),
-            Profile(name="guarded", summary="The default: every guard that is built."),
+            Profile(
+                name="plain",
+                summary="The model as it is; the register's phrases and passages hold.",
+                semantic=False,
+                encoded=False,
+            ),
+            Profile(name="guarded", summary="The default: every guard, while the reply streams."),
             Profile(
                 name="focused",
                 summary="Guarded, and hesitant positions sharpened by EM-INF at T = 0.1.",
                 temperature=0.1,
                 shaping="em-inf",
+            ),
+            Profile(
+                name="buffered",
+                summary="Guarded, and no reply leaves before it was checked with every decoder.",
+                buffered=True,
+            ),
+            Profile(
+                name="curate",
+                summary="Plain, and prompts too near to a probe are refused.",
+                semantic=False,
+                encoded=False,
+                refuse_above=0.80,
+            ),
+            Profile(
+                name="guardrail-prompt",
+                summary="Plain, and a system prompt asks the model to keep quiet: the baseline.",
+                semantic=False,
+                encoded=False,
+                guardrail="a",
             ),
         )
     }

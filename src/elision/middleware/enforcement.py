@@ -1,0 +1,146 @@
+"""Everything that is compiled from a tenant's active targets, and how it comes to a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from elision.contract import Request, text_of
+from elision.errors import ElisionError, GuardError
+from elision.guards.check import Checker
+from elision.guards.decoders import readings
+from elision.guards.encoded import Encoded
+from elision.guards.guard import Guard
+from elision.guards.verbatim import Verbatim
+from elision.guards.views import Turn
+
+if TYPE_CHECKING:
+    from elision.contract import Epoch, Lexicon
+    from elision.encoders import Encoder
+    from elision.guards.assessment import Assessment
+    from elision.guards.gate import Gate
+    from elision.guards.semantics import Semantics
+    from elision.guards.targets import ForgetTarget
+
+
+@dataclass(frozen=True, slots=True)
+class Understanding:
+    """What needs an encoder: the gate, and the semantic layer that it opens.
+
+    Attributes:
+        gate: See `Gate`.
+        semantics: See `Semantics`.
+    """
+
+    gate: Gate
+    semantics: Semantics
+
+    def assess(self, request: Request, lexicon: Lexicon | None) -> Future[Assessment]:
+        """Return, in time, how near the final prompt of *request* comes to the targets."""
+        return self.gate.assess(turns_of(request, lexicon))
+
+
+class Enforcement:
+    """A tenant's active targets within one scope, compiled layer by layer.
+
+    Phrases, passages and encodings are there from the beginning. The gate is compiled when the
+    first request asks for it; should the encoder fail, the next request tries again.
+
+    Attributes:
+        tenant: Whose targets.
+        epoch: Their epoch.
+        targets: Those that hold within the scope.
+        guard: The phrases.
+        verbatim: The passages.
+        encoded: The phrases in disguise.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[ForgetTarget],
+        *,
+        tenant: str,
+        epoch: Epoch,
+        encoder: Callable[[], Encoder] | None,
+        previous: Enforcement | None = None,
+    ) -> None:
+        self.tenant = tenant
+        self.epoch = epoch
+        self.targets = tuple(targets)
+        self.guard = Guard.compile(targets, epoch=epoch)
+        self.verbatim: Verbatim = Verbatim.compile(
+            targets, previous=previous.verbatim if previous else None
+        )
+        self.encoded = Encoded.compile(targets)
+        self._encoder = encoder
+        self._earlier = previous._understanding if previous else None
+        self._understanding: Understanding | None = None
+        self._lock = Lock()
+
+    def __repr__(self) -> str:
+        return f"Enforcement({self.guard!r})"
+
+    @cached_property
+    def checker(self) -> Checker:
+        """The compiled check of whole texts, over all levels and decoders."""
+        return Checker.compile(self.targets)
+
+    @cached_property
+    def is_understood(self) -> bool:
+        """Whether any target says what it is about: then prompts are assessed."""
+        return any(t.names or t.probes or t.answers for t in self.targets)
+
+    def understanding(self) -> Understanding:
+        """Return gate and semantic layer, compiled now if they are not; blocks meanwhile.
+
+        Raises:
+            GuardError: If there is no encoder, or it breaks.
+        """
+        with self._lock:
+            if self._understanding is None:
+                self._understanding = self._understand()
+            return self._understanding
+
+    def _understand(self) -> Understanding:
+        from elision.guards.gate import Gate
+        from elision.guards.semantics import Semantics
+
+        if self._encoder is None:
+            raise GuardError(
+                "a target has names, probes or answers, and no sentence encoder is set; "
+                "set one (docs/settings.md), or leave only phrases and passages in the register"
+            )
+        try:
+            encoder = self._encoder()
+            gate = Gate.compile(
+                self.targets,
+                encoder,
+                tenant=self.tenant,
+                readings=readings,
+                previous=self._earlier.gate if self._earlier else None,
+            )
+            semantics = Semantics.compile(self.targets, encoder, tenant=self.tenant)
+        except GuardError:
+            raise
+        except ElisionError as exc:
+            raise GuardError(f"the sentence encoder is not there: {exc}") from exc
+        except Exception as exc:  # whatever broke, nothing passes a broken guard
+            raise GuardError(f"the gate could not be compiled ({type(exc).__name__})") from exc
+        self._earlier = None
+        return Understanding(gate, semantics)
+
+
+def turns_of(request: Request, lexicon: Lexicon | None) -> tuple[Turn, ...]:
+    """Return the final prompt as the gate reads it: every message, whoever it is from."""
+    if request.kind == "chat":
+        return tuple(Turn(str(m.get("role", "")), text_of(m)) for m in request.messages)
+    if isinstance(request.prompt, str):
+        return (Turn("user", request.prompt),)
+    if lexicon is None:
+        raise GuardError("the gate cannot read token ids on an engine without a lexicon")
+    data = b"".join(map(lexicon.bytes_of, request.prompt))
+    return (Turn("user", data.decode("utf-8", "replace")),)

@@ -1,0 +1,166 @@
+"""From a request, a profile and what is enforced to the recipes of one reply."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from elision.contract import Lexicon, Recipe, Request, in_order
+from elision.errors import GuardError
+from elision.guards.assessment import CLOSED, Assessment
+from elision.guards.curate import CurateRefusal
+from elision.guards.encoded_hold import EncodedHold
+from elision.guards.semantic_watch import SemanticWatch
+from elision.guards.sentence_hold import SentenceHold
+from elision.middleware.enforcement import Enforcement, Understanding
+from elision.middleware.holding import Hold, Holds, Shut
+from elision.middleware.profiles import Profile, sampling_recipes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defence:
+    """What guards one request, decided before its first token.
+
+    Attributes:
+        profile: The request's.
+        rules: What is enforced.
+        understanding: Gate and semantic layer; None where none is asked for, or it failed in a
+            profile that goes on without.
+        assessment: What the gate says, in time; None likewise.
+        is_weakened: Whether the gate failed and the request goes on with phrases alone.
+    """
+
+    profile: Profile
+    rules: Enforcement
+    understanding: Understanding | None = None
+    assessment: Future[Assessment] | None = None
+    is_weakened: bool = False
+
+    @classmethod
+    async def of(
+        cls,
+        profile: Profile,
+        rules: Enforcement,
+        request: Request,
+        lexicon: Lexicon | None,
+        *,
+        on_failure: Callable[[], object],
+    ) -> Defence:
+        """Decide what guards *request*, and set the gate to work.
+
+        Args:
+            profile: The request's.
+            rules: What is enforced.
+            request: Final: what memory and agents add is in it.
+            lexicon: The engine's, if it has one.
+            on_failure: Called whenever the gate fails and the profile goes on without it.
+
+        Raises:
+            GuardError: If the gate cannot be asked, unless the profile goes on without it.
+        """
+        if not (profile.assesses and rules.is_understood):
+            return cls(profile=profile, rules=rules)
+        try:
+            known = await asyncio.to_thread(rules.understanding)
+            assessment = known.assess(request, lexicon)
+        except GuardError:
+            if profile.fail_mode == "closed":
+                raise
+            on_failure()
+            return cls(profile=profile, rules=rules, is_weakened=True)
+        if profile.fail_mode != "closed":
+            assessment = _or_closed(assessment, on_failure)
+        return cls(profile=profile, rules=rules, understanding=known, assessment=assessment)
+
+    @property
+    def pending(self) -> tuple[Future[Any], ...]:
+        """What must be known before the first token is chosen."""
+        return () if self.assessment is None else (self.assessment,)
+
+    def recipes(self, request: Request, lexicon: Lexicon) -> tuple[Recipe, ...]:
+        """Return everything that acts on an engine with logits, in order.
+
+        The first call per lexicon takes seconds with many phrases: not for the event loop.
+        """
+        found = [*self.profile.recipes(), *sampling_recipes(request.sampling)]
+        found += self.rules.guard.recipes(lexicon)
+        found += self.rules.verbatim.recipes(lexicon)
+        if self.profile.encoded:
+            found += self.rules.encoded.recipes()
+        return in_order((*found, *self._understood()))
+
+    def _understood(self) -> tuple[Recipe, ...]:
+        if self.assessment is None or self.understanding is None:
+            return ()
+        curate = self._curate(self.assessment)
+        found: list[Recipe] = [] if curate is None else [curate]
+        if self.profile.semantic:
+            semantics = self.understanding.semantics
+            found.append(SemanticWatch(semantics=semantics, assessment=self.assessment))
+        return tuple(found)
+
+    async def hold(self, request: Request) -> Hold:
+        """Return what guards one choice of an engine that only speaks text."""
+        user, before = request.user_text, _before(request)
+        rules = self.rules
+        holds: list[Hold] = [rules.guard.holdback(user_text=user, before=before)]
+        if rules.verbatim:
+            holds.append(rules.verbatim.hold(user_text=user, before=before))
+        if self.profile.encoded and rules.encoded:
+            holds.append(EncodedHold(rules.encoded, user_text=user, before=before))
+        if self.assessment is not None and self.understanding is not None:
+            known = await asyncio.wrap_future(self.assessment)
+            if self._is_refused(known):
+                return Shut()
+            if self.profile.semantic:
+                semantics = self.understanding.semantics
+                holds.append(SentenceHold(semantics, known, user_text=user, before=before))
+        return Holds(holds)
+
+    def _is_refused(self, known: Assessment) -> bool:
+        curate = self._curate(known)
+        return curate is not None and curate.cosine(known) > curate.threshold
+
+    def _curate(self, assessment: Assessment | Future[Assessment]) -> CurateRefusal | None:
+        limit, known = self.profile.refuse_above, self.understanding
+        if limit is None or known is None:
+            return None
+        bonus = known.gate.policy.name_bonus
+        return CurateRefusal(assessment=assessment, threshold=limit, name_bonus=bonus)
+
+    def report(self) -> dict[str, Any]:
+        """Return what a report tells of it: counts and levels, no text."""
+        facts: dict[str, Any] = {
+            "profile": self.profile.name,
+            "epoch": self.rules.epoch,
+            "n_targets": self.rules.guard.n_targets,
+        }
+        if self.is_weakened:
+            facts["gate"] = "failed"
+        elif self.assessment is not None and self.assessment.done():
+            facts["gate"] = self.assessment.result().level.name.lower()
+        return facts
+
+
+def _before(request: Request) -> str:
+    if request.kind == "text" and isinstance(request.prompt, str):
+        return request.prompt
+    return ""
+
+
+def _or_closed(asked: Future[Assessment], on_failure: Callable[[], object]) -> Future[Assessment]:
+    """Return a future that says *closed* where *asked* fails."""
+    answer: Future[Assessment] = Future()
+
+    def settle(done: Future[Assessment]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            on_failure()
+            answer.set_result(CLOSED)
+        else:
+            answer.set_result(done.result())
+
+    asked.add_done_callback(settle)
+    return answer
