@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from elision.guards.decoders import CERTAIN, decode
-from elision.guards.decoding import Decoded
+from elision.guards.decoding import Decoded, Decoder
 from elision.guards.decoding.concealment import quoted
 from elision.guards.forms import Forms
 from elision.guards.subjects import Subject, What, subjects
@@ -23,13 +23,14 @@ MOST_HITS: Final = 16
 _VERDICTS: Final[Mapping[Action, Verdict]] = {
     "observe": "allow", "redact": "redact", "restrict": "rewind", "refuse": "refuse",
 }  # fmt: skip
-_STRICTEST_FIRST: Final[Sequence[Verdict]] = ("refuse", "rewind", "redact")
 _WEAK_LETTERS: Final = range(4, 6)
 """Of a phrase that counts at L3 and in loose decodings only if its target is found otherwise."""
 _LONGEST_LOOSE: Final = 1_000
-"""Characters of a loose decoding in which turned phrases are looked for as well."""
-_ACROSS: Final = (*CERTAIN, quoted)
-"""Decoders that are tried on the assistant's turns as one text."""
+"""Characters up to which a loose decoding is looked at as closely as a text."""
+_ACROSS: Final[Mapping[str, Sequence[Decoder]]] = {
+    "turns": (*CERTAIN, quoted), "last lines": CERTAIN,
+}  # fmt: skip
+"""Decoders that are tried on several turns read as one text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +137,7 @@ class Checker:
             for finding in self._findings(text, decoding.texts):
                 hits.add(finding, finding.start, finding.end, index)
         for how, joined in readings_across(messages, texts) if len(texts) > 1 else ():
-            decoding = decode(joined.text, decoders=_ACROSS if how == "turns" else ())
+            decoding = decode(joined.text, decoders=_ACROSS.get(how, ()))
             covered &= decoding.covered
             for finding in self._findings(joined.text, decoding.texts):
                 piece = joined.locate(finding.start, finding.end)
@@ -183,10 +184,9 @@ class _Hits:
     def result(self, *, covered: bool) -> CheckResult:
         confirmed = self._sure | self._confirmed()
         calls = {_VERDICTS[subject.action] for subject in confirmed if subject.enforced}
-        verdict: Verdict = next((call for call in _STRICTEST_FIRST if call in calls), "allow")
         hits = (hit for found in confirmed.values() for hit in found)
         return CheckResult(
-            verdict=verdict,
+            verdict=max(calls | {_VERDICTS["observe"]}, key=_strictness),
             hits=tuple(sorted(hits, key=_order)),
             covered=covered,
         )
@@ -200,6 +200,10 @@ class _Hits:
             if subject not in self._sure
             and any(other != subject and other.target_id == subject.target_id for other in both)
         }
+
+
+def _strictness(verdict: Verdict) -> int:
+    return ("allow", "redact", "rewind", "refuse").index(verdict)
 
 
 def _order(hit: CheckHit) -> tuple[int, int, int, str, str, int]:

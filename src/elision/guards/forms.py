@@ -56,22 +56,25 @@ class Forms:
 
         Args:
             text: Any text.
-            thorough: Whether to look for L3 and turned alphabets too; else in letters only.
+            thorough: Whether to look at everything; else for long phrases at level L2 only.
         """
         read = Letters(text)
-        for place in self._shown(read) if thorough else self._in_letters(read):
+        for place in self._shown(read) if thorough else self._inside_words(read):
             start, end = read.raw(place.start, place.end)
             yield place._replace(start=start, end=end)
 
     def _shown(self, read: Letters) -> Iterator[Place]:
-        yield from self._in_letters(read)
+        yield from self._inside_words(read)
+        yield from self._between_words(read)
         yield from self._in_l3(read)
         yield from self._in_steps(read)
         yield from self._in_words(read)
 
-    def _in_letters(self, read: Letters) -> Iterator[Place]:
+    def _inside_words(self, read: Letters) -> Iterator[Place]:
         for start, end, whole in self._inside.find(read.letters):
             yield self._place(read, start, end, whole)
+
+    def _between_words(self, read: Letters) -> Iterator[Place]:
         if len(self._bounded):
             places = sorted(read.boundaries)
             for start, end, whole in self._bounded.find(read.letters, places):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
+from unicodedata import combining, normalize
 
 from elision.guards.normal import SEP, N, N_b
 
@@ -45,9 +46,10 @@ def romanised(text: str) -> Iterator[str]:
     German and Scandinavian letters as two (``Müller``: *Mueller*); Russian and Greek ones by sound.
     """
     small = text.casefold()
-    for table in (_UMLAUTS, _ROMAN):
-        written = small.translate(table)
-        if written != small:
+    bare = "".join(char for char in normalize("NFKD", small) if not combining(char))
+    for letters, table in ((small, _UMLAUTS), (bare, _ROMAN)):
+        written = letters.translate(table)
+        if written != letters:
             yield written
 
 

@@ -25,19 +25,21 @@ class Piece(NamedTuple):
 
 
 class Joined:
-    """Pieces of several messages read as one text, a line each.
+    """Pieces of several messages read as one text.
 
     Args:
         pieces: In reading order.
+        separator: What stands between them.
 
     Attributes:
         text: All of them.
     """
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
+    def __init__(self, pieces: Sequence[Piece], *, separator: str = "\n") -> None:
         self._pieces = pieces
-        self.text = "\n".join(piece.text for piece in pieces)
-        self._starts = [0, *accumulate(len(piece.text) + 1 for piece in pieces)]
+        self.text = separator.join(piece.text for piece in pieces)
+        lengths = (len(piece.text) + len(separator) for piece in pieces)
+        self._starts = [0, *accumulate(lengths)][: len(pieces)]
 
     def locate(self, start: int, end: int) -> Piece | None:
         """Return the part of the last message that the span reaches; None if it is within one."""
@@ -103,7 +105,7 @@ def readings_across(
     every = [Piece(index, 0, text) for index, text in enumerate(texts)]
     said = [piece for piece in every if messages[piece.message].get("role") == "assistant"]
     yield "turns", Joined(said)
-    yield "last lines", Joined([_last_line(piece) for piece in said])
+    yield "last lines", Joined([_last_line(piece) for piece in said], separator="")
     for odd, even in pairwise(said):
         for first, second in ((odd, even), (_last_line(odd), _last_line(even))):
             if len(N(first.text)) - len(N(second.text)) in {0, 1}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from elision.guards.decoding.found import Decoded, legible
@@ -82,9 +82,9 @@ def binary_text(text: str) -> Iterator[Decoded]:
     for match in _BINARY.finditer(text):
         bits = re.sub(r"[^01]+", "", match[0])
         for width in _WIDTHS:
-            said = _characters(
-                int(bits[at : at + width], 2) for at in range(0, len(bits) - width + 1, width)
-            )
+            places = range(0, len(bits) - width + 1, width)
+            codes = [int(bits[at : at + width], 2) for at in places]
+            said = _mostly_legible(bytes(codes)) if width == 8 else _characters(codes)
             if said:
                 yield Decoded(said, "binary", *match.span())
 
@@ -105,7 +105,7 @@ def code_numbers(text: str) -> Iterator[Decoded]:
             yield Decoded(said, "octal", *match.span())
 
 
-def _characters(codes: Iterator[int]) -> str:
+def _characters(codes: Iterable[int]) -> str:
     """Return the characters of *codes* if nearly all are fit to print, else nothing."""
     numbers = [*codes]
     chars = [chr(code) for code in numbers if 32 <= code < 0xD800 or 0xE000 <= code < 0x110000]
@@ -163,7 +163,7 @@ def base85_text(text: str) -> Iterator[Decoded]:
     """
     for match in _WORD.finditer(text):
         word = match[0][:_LONGEST_85]
-        if word.isalpha():
+        if word.isalpha() and word[1:].islower():
             continue
         for code in dict.fromkeys((word, word.strip(_MARKUP), word.removeprefix(_HEAD))):
             code = code.removesuffix(_TAIL)
@@ -184,5 +184,5 @@ def _read_85(read: Callable[[str], bytes], code: str) -> str:
 
 
 def _mostly_legible(data: bytes) -> str:
-    said = legible(data)
-    return said if len(said) * 10 >= len(data) * 9 else ""
+    said, n_chars = legible(data), len(data.decode("utf-8", "replace"))
+    return said if len(said) * 10 >= n_chars * 9 else ""
