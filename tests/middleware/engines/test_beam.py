@@ -100,8 +100,8 @@ def test_the_score_is_the_sum_of_log_probabilities() -> None:
 
 
 def test_a_wider_search_finds_nothing_worse() -> None:
-    for seed in range(4):
-        found = [beam_search(tiny(seed), PROMPT, width=w, max_tokens=6) for w in (1, 40)]
+    for seed in range(2):
+        found = [beam_search(tiny(seed), PROMPT, width=w, max_tokens=6) for w in (1, 20)]
         assert found[0] is not None
         assert found[1] is not None
         assert found[1].score >= found[0].score - 1e-5
@@ -132,9 +132,12 @@ class Taxed(Stateless):
 
     tax: dict[int, float]
     width: int = 3
-    acts: bool = True
+    is_open: bool = True
     seen: float | None = None
     stage = Stage.PENALTY
+
+    def acts(self) -> bool:
+        return self.is_open
 
     def seeing(self, hidden: Tensor) -> Taxed:
         return replace(self, seen=float(hidden.sum()))
@@ -272,7 +275,7 @@ def test_choices_and_log_probabilities_are_refused() -> None:
 def test_a_scorer_that_is_not_concerned_leaves_the_prompt_to_plain_decoding() -> None:
     model = tiny(eos=None)
     request = {"kind": "text", "prompt": "The lamp", "max_tokens": 5, "n": 1}
-    asleep = Taxed(dict.fromkeys(range(259), torch.inf), acts=False)
+    asleep = Taxed(dict.fromkeys(range(259), torch.inf), is_open=False)
     out = answered(plan("", asleep, **request), model)
     assert out[-1].report.get("decoder") is None
     greedy = beam_search(model, tuple(b"The lamp"), width=1, max_tokens=5)

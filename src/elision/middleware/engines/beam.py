@@ -31,7 +31,6 @@ class BeamScorer(Protocol):
         """Beams wanted."""
         ...
 
-    @property
     def acts(self) -> bool:
         """Whether this prompt concerns it; if it concerns no scorer, nothing is searched."""
         ...

@@ -120,10 +120,10 @@ class BeamJob(Job):
             mean = self._hidden / len(prompt.ids)
             scorers = tuple(scorer.seeing(mean) for scorer in scorers)
         rest = tuple(r for r in self.plan.recipes if not isinstance(r, BeamScorer))
-        if scorers and not any(scorer.acts for scorer in scorers):
+        if scorers and not any(scorer.acts() for scorer in scorers):
             self._turn_plain(rest)
             return
-        scorers = tuple(scorer for scorer in scorers if scorer.acts)
+        scorers = tuple(scorer for scorer in scorers if scorer.acts())
         context = self._context(model, prompt)
         start = root(context, rest, scorers).judged()
         room = model.n_context - len(prompt.ids)
