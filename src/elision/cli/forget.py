@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from elision.cli.console import (
@@ -119,7 +120,7 @@ def list_(
     with register_of(settings) as register:
         for target in register.list(settings.tenant, states=wanted):
             table.add_row(
-                target.id, target.title, target.kind, target.action, target.state,
+                target.id, escape(target.title), target.kind, target.action, target.state,
                 str(len(target.phrases)),
             )  # fmt: skip
     out.print(table)
