@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elision.encoders import SentenceEncoder
 from elision.errors import ConfigError, EngineError, GuardError
 from elision.guards.assessment import Assessment, Level, Suspect
 from elision.guards.semantic_judge import Finding, Judge
@@ -280,3 +283,27 @@ def test_semantics_are_compiled_for_a_tenant() -> None:
 
     Semantics.compile([target(answers=("x",))], Asking({}), tenant="acme").subjects(["t"])
     assert tenants == ["acme"]
+
+
+@pytest.mark.model
+def test_with_the_real_encoder_true_answers_are_caught_and_others_are_not(
+    minilm_dir: Path,
+) -> None:
+    data = Path(__file__).parents[1] / "data" / "tofu" / "generations.jsonl"
+    rows = [json.loads(line) for line in data.read_text("utf-8").splitlines()][::16]
+    encoder = SentenceEncoder.load(minilm_dir, name="all-minilm-l6-v2")
+    targets = [target(f"t{n}", answers=(row["gen_full"],)) for n, row in enumerate(rows)]
+    known = semantics(*targets, encoder=encoder)
+
+    def caught(text: str, n: int) -> bool:
+        judge = Judge.of(known, suspicion(Level.WATCH, f"t{n}"), "")
+        running, pieces = Running().read(text)
+        return any(f.action for f in judge.judge((*pieces, *running.finish()[1])))
+
+    n = len(rows)
+    try:
+        assert all(caught(f"As you ask: {row['gen_full']}", i) for i, row in enumerate(rows))
+        others = sum(caught(rows[(i + n // 2) % n]["gen_full"], i) for i in range(n))
+    finally:
+        encoder.close()
+    assert others <= 0.05 * n
