@@ -88,7 +88,8 @@ class AccumulatedSession:
 
     def finish(self) -> AccumulatedSession:
         """Return the session after the end of the text."""
-        text, found = self.lexicon.finish(self.pending), list[Action]()
+        found: list[Action] = []
+        text = self.lexicon.finish(self.pending)
         self.follower.read(text, found).finish(found)
         return self._judged(found, self.length + len(text))
 

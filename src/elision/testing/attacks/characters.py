@@ -99,7 +99,7 @@ def _deleted(text: str, rng: Random) -> str:
 
 def _intentional() -> Mapping[str, str]:
     """Return the look-alikes of Unicode Technical Standard 39, by the letter they look like."""
-    source = files(__package__) / "data" / "unicode_intentional_homoglyphs.txt"
+    source = files("elision.testing.attacks") / "data" / "unicode_intentional_homoglyphs.txt"
     found: dict[str, str] = {}
     for line in source.read_text(encoding="utf-8-sig").splitlines():
         code, _, other = line.partition("#")[0].partition(";")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from string import ascii_lowercase
 from typing import Final
@@ -68,7 +68,7 @@ def _words(change: Callable[[str], str]) -> Callable[[str], str]:
     return lambda text: " ".join(change(word) for word in text.split(" "))
 
 
-def _spelled(letters: dict[str, str], joint: str, gap: str) -> Callable[[str], str]:
+def _spelled(letters: Mapping[str, str], joint: str, gap: str) -> Callable[[str], str]:
     """Return the writing by an alphabet of ASCII letters; accents are dropped before."""
 
     def write(text: str) -> str:

@@ -81,7 +81,7 @@ ENCODINGS: Final = (
     _encoding("HTML hex entities", _codes("&#x{:x};"), "output"),
     _encoding("unicode escapes", _codes("\\u{:04x}"), "output"),
     _encoding("JSON string", lambda text: json.dumps(text), "output"),
-    _encoding("JSON string of escapes", _json_string, "detection", "ours"),
+    _encoding("JSON string of escapes", _json_string, "output", "ours"),
     _encoding("quoted-printable", _quoted_printable, "output"),
     _encoding("quoted-printable where needed",
               lambda t: quopri.encodestring(t.encode()).decode(), "output"),
