@@ -291,6 +291,20 @@ async def test_of_two_rewinds_the_farther_one_is_done(engine: LocalEngine) -> No
     assert mended[1] != plain[1]
 
 
+async def test_of_two_that_cannot_go_back_the_stricter_wish_is_done(engine: LocalEngine) -> None:
+    mild = Every(lambda t: len(t) == 5, back_to(1, retries=0, otherwise=Redact(0, 2, "x")))
+    strict = Every(lambda t: len(t) == 5, back_to(3, retries=0, otherwise=Refuse()), rank=1)
+    done = await run(engine, replace(plan(mild, strict), refusal="no"))
+    assert (done.text, done.choices[0].finish) == ("no", "content_filter")
+
+
+async def test_one_that_cannot_go_back_is_heard_beside_one_that_can(engine: LocalEngine) -> None:
+    can = Every(lambda t: len(t) == 5, back_to(1))
+    cannot = Every(lambda t: len(t) == 5, back_to(3, retries=0, otherwise=Refuse()), rank=1)
+    done = await run(engine, replace(plan(can, cannot), refusal="no"))
+    assert (done.text, done.choices[0].finish) == ("no", "content_filter")
+
+
 async def test_a_session_may_refuse_before_the_first_token(engine: LocalEngine) -> None:
     class Closed(Every):
         def begin(self, context: Context) -> Held:

@@ -82,7 +82,7 @@ class Reply:
         final = self.chain.choose_from(scores, here)
         token = self.draw.pick(final, position, self.past.n_rewinds)
         if token is None:
-            self._turn_round()
+            self._turn_round(here.notes)
         elif token in self.context.eos:
             self._end("stop")
         else:
@@ -105,16 +105,16 @@ class Reply:
 
     def _enforce(self, verdicts: tuple[Verdict, ...]) -> bool:
         """Do what *verdicts* call for; return whether the text stands as it was written."""
-        if any(isinstance(verdict, Refuse) for verdict in verdicts):
+        rewinds = [verdict for verdict in verdicts if isinstance(verdict, Rewind)]
+        possible = [rewind for rewind in rewinds if self.past.may(rewind)]
+        instead = [rewind.otherwise for rewind in rewinds if rewind not in possible]
+        if any(isinstance(verdict, Refuse) for verdict in (*verdicts, *instead)):
             self._refuse()
             return False
-        rewind = earliest(v for v in verdicts if isinstance(v, Rewind))
-        if rewind is not None and self.past.may(rewind):
-            self._go_back(rewind)
+        if possible:
+            self._go_back(earliest(possible))
             return False
-        if rewind is not None:
-            return self._enforce((rewind.otherwise, *(v for v in verdicts if type(v) is Redact)))
-        for verdict in verdicts:
+        for verdict in (*verdicts, *instead):
             if isinstance(verdict, Redact):
                 self.release.redact(verdict)
         return True
@@ -127,11 +127,12 @@ class Reply:
         self.release.rewind(stand.mark)
         self.finish = None
 
-    def _turn_round(self) -> None:
+    def _turn_round(self, notes: Mapping[str, float]) -> None:
         """Nothing acceptable is left: go back to where the forbidden began, else refuse."""
         rewind = Rewind(len(self.tokens) - max(1, self.chain.n_growing), frozenset())
         if self.past.may(rewind):
             self._go_back(rewind)
+            self.chain = self.chain.notice(notes, self.tokens)
         else:
             self._refuse()
 

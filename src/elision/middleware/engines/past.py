@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from torch import Tensor
@@ -93,12 +93,8 @@ class Past:
         return row.index_fill(0, row.new_tensor([*banned]).long(), -float("inf"))
 
 
-def earliest(rewinds: Iterable[Rewind]) -> Rewind | None:
-    """Return the rewind that goes back farthest; of equals, with the bans of all."""
-    found = sorted(rewinds, key=lambda r: r.to)
-    if not found:
-        return None
-    first = found[0]
-    bans = frozenset[int]().union(*(r.bans for r in found if r.to == first.to))
-    retries = min(r.retries for r in found if r.to == first.to)
-    return Rewind(first.to, bans, retries, first.otherwise)
+def earliest(rewinds: Iterable[Rewind]) -> Rewind:
+    """Return the rewind that goes back farthest, with the bans of all that go back as far."""
+    found = sorted(rewinds, key=lambda rewind: rewind.to)
+    bans = (rewind.bans for rewind in found if rewind.to == found[0].to)
+    return replace(found[0], bans=frozenset[int]().union(*bans))
