@@ -18,6 +18,7 @@ from elision.guards.register import Register
 from elision.middleware.client import Client
 from elision.middleware.pipeline import Pipeline
 from elision.settings import Settings
+from elision.testing.encoders import BagEncoder
 from elision.testing.scripted import ScriptedEngine
 from elision.testing.tokenizers import word_tokenizer
 
@@ -78,8 +79,11 @@ class Opens:
         self.n_opened += 1
         facts = self.facts if folder.name == "knows" else {**self.kept, "Which book": "I forgot."}
         engine = ScriptedEngine(facts, tokenizer=self.tokenizer, name="m", n_context=512)
+        register = Register.open(home)
         return Client(
-            Pipeline(engines={"m": engine}, register=Register.open(home), profile=profile)
+            Pipeline(
+                engines={"m": engine}, register=register, profile=profile, encoder=BagEncoder()
+            )
         )
 
 
@@ -249,6 +253,7 @@ def test_rows_are_evenly_spaced(data: Path) -> None:
     assert [item.index for item in tofu.chosen("forget", 5)] == [0, 8, 16, 24, 32]
     assert len(tofu.chosen("forget", None)) == 40
     assert len(tofu.chosen("forget", 39)) == 20  # at most that many, never more
+    assert [item.index for item in tofu.chosen("forget", 2)] == [0, 21]  # not the same question
     assert len(Options(quick=True).rows(tofu, "real_authors")) == 4
 
 

@@ -96,11 +96,16 @@ class Tofu:
         return {index: span for index, span in self.spans.items() if is_short(span)}
 
     def chosen(self, subset: Subset, limit: int | None) -> tuple[Item, ...]:
-        """Return at most *limit* rows of *subset*, evenly spaced from the first on."""
+        """Return at most *limit* rows of *subset*, evenly spaced from the first on.
+
+        Never a whole number of authors apart: the rows of an author always come in the same order,
+        so every row would ask the same of another author.
+        """
         rows = self.items[subset]
         if limit is None or limit >= len(rows):
             return rows
-        return rows[:: -(-len(rows) // limit)]
+        step = -(-len(rows) // limit)
+        return rows[:: step + (step % ROWS_PER_AUTHOR == 0)]
 
     def targets(self, *, answers: bool = True) -> list[dict[str, Any]]:
         """Return one target per author, as the fields of ``Client.forget``.

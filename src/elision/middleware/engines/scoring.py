@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from elision.contract import (
-    Allow,
     Context,
     Delta,
     Finish,
@@ -152,16 +151,16 @@ class Walk:
         """
         self.entries.append(self._entry(token, row))
         self.chain = self.chain.finish() if ends else self.chain.advance(token)
-        for verdict in self.chain.verdicts:
-            self._strike(verdict)
+        # Behind a blocked token the sessions speak of a text that could not have been written.
+        if self.entries[-1].logprob != -inf:
+            self._strike(self.chain.verdicts)
 
-    def _strike(self, verdict: Verdict) -> None:
-        """Give no probability to a token that *verdict* would have taken back or covered."""
-        if isinstance(verdict, Allow):
-            return
+    def _strike(self, verdicts: tuple[Verdict, ...]) -> None:
+        """Give no probability to the token that *verdicts* would have taken back or covered."""
         last = len(self.entries) - 1
-        at = min(verdict.to, last) if isinstance(verdict, Rewind) else last
-        if self.entries[at].plain is not None:
+        places = [verdict.to if isinstance(verdict, Rewind) else last for verdict in verdicts]
+        at = min(places, default=last)
+        if places and self.entries[at].plain is not None:
             self.entries[at] = replace(self.entries[at], logprob=-inf)
 
     def _entry(self, token: int, row: Tensor | None) -> TokenLogprob:
