@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,7 +116,8 @@ def list_(
     known: tuple[State, ...] = get_args(State)
     if not {*(state or ())} <= {*known}:
         raise ConfigError(f"there is no such state; there are {', '.join(known)}")
-    wanted = [name for name in known if name in state] if state else known if every else None
+    asked: Collection[State] = tuple(name for name in known if name in (state or ()))
+    wanted = asked if state else known if every else None
     table = Table("id", "title", "kind", "action", "state", "phrases")
     with register_of(settings) as register:
         for target in register.list(settings.tenant, states=wanted):

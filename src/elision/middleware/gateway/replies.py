@@ -16,13 +16,20 @@ from starlette.responses import Response
 from elision.contract import Completion, Delta, Usage, collect
 from elision.errors import PermissionDeniedError
 from elision.middleware.gateway.body import read_json
-from elision.middleware.gateway.service import EPOCH_HEADER, Service, service_of, tenant_of
+from elision.middleware.gateway.service import (
+    EPOCH_HEADER,
+    Service,
+    grant_of,
+    service_of,
+    tenant_of,
+)
 from elision.middleware.gateway.streaming import EventStream, events, until_gone
 from elision.middleware.rendering import Chunks, Head
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from elision.middleware.gateway.auth import Grant
     from elision.middleware.wire import Parsed
 
 
@@ -63,7 +70,7 @@ async def reply(request: Request, shape: Shape) -> Response:
     parsed = shape.parse(await read_json(request, service.settings.body_limit_bytes))
     tenant = _tenant(request, parsed)
     head = _head(service, shape, parsed)
-    guarded = service.shadow.watch(in_turn(service, parsed, tenant), tenant)
+    guarded = service.shadow.watch(in_turn(service, parsed, grant_of(request)), tenant)
     deltas = service.metrics.watch(guarded, began)
     if parsed.stream:
         # Read before the guard is: what is compiled then is at least as new.
@@ -79,7 +86,7 @@ async def reply(request: Request, shape: Shape) -> Response:
     return Response(data, headers=headers, media_type="application/json")
 
 
-async def in_turn(service: Service, parsed: Parsed, tenant: str) -> AsyncIterator[Delta]:
+async def in_turn(service: Service, parsed: Parsed, grant: Grant) -> AsyncIterator[Delta]:
     """Yield the replies to every prompt, one prompt after the other, as one reply.
 
     In turn, because prompts side by side would take the queue's places from other callers.
@@ -87,7 +94,7 @@ async def in_turn(service: Service, parsed: Parsed, tenant: str) -> AsyncIterato
     """
     usage, reports = Usage(), []
     for index, request in enumerate(parsed.requests):
-        run = service.pipeline.run(request, tenant=tenant)
+        run = service.pipeline.run(request, tenant=grant.tenant, key=grant.name)
         async with aclosing(run) as deltas:
             async for delta in deltas:
                 usage = _sum(usage, delta.usage)
