@@ -184,7 +184,7 @@ def said(*texts: str) -> list[dict[str, Any]]:
         (said("Hs", "iao Y", "un-", "Hwa"), "turns>L2"),
         (said("Hsiao", "Yun-Hwa"), "turns>L1"),
         (said(*"HsiaoYunHwa"), "turns>L2"),
-        (said("It begins so:\nHsiao", "And on it goes:\nYun-Hwa"), "last lines>L1"),
+        (said("It begins so:\nHsiao", "And on it goes:\nYun-Hwa"), "last lines>L2"),
         (said('It is "Hsi".', 'Then "ao Yun".', 'And "-Hwa".'), "turns>quoted>L0"),
         (said("Here:\nSHNpYW8g", "WXVuLUh3YQ=="), "last lines>base64>L0"),
         (said("Here:\nHiouha", "Here:\nsaynw"), "two turns>"),

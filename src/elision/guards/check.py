@@ -20,9 +20,10 @@ Verdict: TypeAlias = Literal["allow", "redact", "rewind", "refuse"]
 
 MOST_HITS: Final = 16
 """Places that are reported of one phrase or name; there may be more."""
-_VERDICTS: Final[Mapping[Action, Verdict]] = {
+_VERDICTS: Final[dict[Action, Verdict]] = {
     "observe": "allow", "redact": "redact", "restrict": "rewind", "refuse": "refuse",
 }  # fmt: skip
+_STRICTNESS: Final[Mapping[Verdict, int]] = {"allow": 0, "redact": 1, "rewind": 2, "refuse": 3}
 _WEAK_LETTERS: Final = range(4, 6)
 """Of a phrase that counts at L3 and in loose decodings only if its target is found otherwise."""
 _LONGEST_LOOSE: Final = 1_000
@@ -183,10 +184,10 @@ class _Hits:
 
     def result(self, *, covered: bool) -> CheckResult:
         confirmed = self._sure | self._confirmed()
-        calls = {_VERDICTS[subject.action] for subject in confirmed if subject.enforced}
+        calls = (_VERDICTS[subject.action] for subject in confirmed if subject.enforced)
         hits = (hit for found in confirmed.values() for hit in found)
         return CheckResult(
-            verdict=max(calls | {_VERDICTS["observe"]}, key=_strictness),
+            verdict=_strictest(calls),
             hits=tuple(sorted(hits, key=_order)),
             covered=covered,
         )
@@ -202,8 +203,12 @@ class _Hits:
         }
 
 
-def _strictness(verdict: Verdict) -> int:
-    return ("allow", "redact", "rewind", "refuse").index(verdict)
+def _strictest(calls: Iterable[Verdict]) -> Verdict:
+    strictest: Verdict = "allow"
+    for call in calls:
+        if _STRICTNESS[call] > _STRICTNESS[strictest]:
+            strictest = call
+    return strictest
 
 
 def _order(hit: CheckHit) -> tuple[int, int, int, str, str, int]:
