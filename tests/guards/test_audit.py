@@ -165,7 +165,10 @@ def test_what_is_no_log_is_no_good_log(lines: list[Any]) -> None:
 
 # --- In the database -----------------------------------------------------------------------------
 
-_SHIFT = "UPDATE audit SET seq = -1 WHERE seq = 3; UPDATE audit SET seq = 3 WHERE seq = 4; UPDATE audit SET seq = 4 WHERE seq = -1"
+_SWAP = (
+    "UPDATE audit SET seq = -1 WHERE seq = 3; UPDATE audit SET seq = 3 WHERE seq = 4; "
+    "UPDATE audit SET seq = 4 WHERE seq = -1"
+)
 _COLUMNS = "ts, tenant, actor, action, object_id, object_version, details, prev_hash, hash"
 
 
@@ -177,7 +180,7 @@ _COLUMNS = "ts, tenant, actor, action, object_id, object_version, details, prev_
         ("UPDATE audit SET hash = prev_hash WHERE seq = 3", "its content does not have its hash"),
         ("DELETE FROM audit WHERE seq = 3", "3 is missing, or out of order"),
         ("DELETE FROM audit WHERE seq = 0", "0 is missing, or out of order"),
-        (_SHIFT, "it does not follow the entry before it"),
+        (_SWAP, "it does not follow the entry before it"),
         (
             "UPDATE audit SET seq = seq + 100 WHERE seq > 3; "
             f"INSERT INTO audit (seq, {_COLUMNS}) SELECT 4, {_COLUMNS} FROM audit WHERE seq = 3; "

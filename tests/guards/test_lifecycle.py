@@ -114,7 +114,9 @@ def test_no_operation_reaches_another_tenants_target(register: Register, clock: 
     kept = register.get("default", in_state(register, "active", clock))
     for operation in OPERATIONS:
         name = "mark_previewed" if operation == "preview" else operation
-        given = {"expires_at": clock.now + 1} if operation == "extend" else {}
+        given: dict[str, Any] = {"reason": "a reason"}
+        if operation == "extend":
+            given["expires_at"] = clock.now + 1
         with pytest.raises(NotFoundError):
             getattr(register, name)("other", kept.id, actor="eli", **given)
     assert register.get("default", kept.id) == kept

@@ -46,7 +46,11 @@ def test_registers_that_change_at_once_wait_for_each_other(
     ids = [register.add(target()).target.id for _ in range(60)]
     with Register.open(tmp_path / "state") as other, ThreadPoolExecutor(2) as pool:
         revoking = [
-            pool.submit(lambda one, mine: [one.revoke("default", i).epoch for i in mine], one, mine)
+            pool.submit(
+                lambda one, mine: [one.revoke("default", i, reason="r").epoch for i in mine],
+                one,
+                mine,
+            )
             for one, mine in ((register, ids[::2]), (other, ids[1::2]))
         ]
         epochs = [epoch for future in revoking for epoch in future.result()]
@@ -134,7 +138,7 @@ def test_another_processs_change_is_seen_at_the_next_call(
         assert register.active("default")[-1].id == target_id
 
 
-@pytest.mark.parametrize("n_kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_what_was_acknowledged_survives_a_kill_at_any_moment(
     tmp_path: Path, writer: Callable[[], subprocess.Popen[str]], n_kills: int
 ) -> None:
@@ -166,11 +170,11 @@ def test_what_was_acknowledged_survives_a_kill_at_any_moment(
 def test_processes_that_open_a_new_register_at_once_all_get_it(
     tmp_path: Path, writer: Callable[[], subprocess.Popen[str]]
 ) -> None:
-    processes = [writer() for _ in range(5)]
-    assert [_line(process) for process in processes] == ["ready"] * 5
+    processes = [writer() for _ in range(3)]
+    assert [_line(process) for process in processes] == ["ready"] * 3
     for process in processes:
         _tell(process, 3)
     ids = {_line(process) for process, _ in itertools.product(processes, range(3))}
     with Register.open(tmp_path / "state") as register:
         assert {found.id for found in register.list("default")} == ids
-        assert register.epoch("default") == 15
+        assert register.epoch("default") == 9

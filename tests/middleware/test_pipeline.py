@@ -73,7 +73,7 @@ async def test_a_target_holds_from_the_next_request_and_revoking_restores_every_
     before = await reply(pipe, request)
     added = register.add(target())
     during = await reply(pipe, request)
-    register.revoke("default", added.target.id)
+    register.revoke("default", added.target.id, reason="done")
     after = await reply(pipe, request)
 
     check_never_leaks(during, [SECRET])

@@ -19,7 +19,7 @@ from elision.guards.fields import check_line
 from elision.guards.idempotency import Once
 from elision.guards.lifecycle import in_force
 from elision.guards.reasons import Reason, reasons_of
-from elision.guards.registration import Registered, asked_of, check_new, new_id
+from elision.guards.registration import Registered, asked_of, check_new, new_id, rounded
 from elision.guards.rows import WHOLE, find, target_of
 from elision.guards.schema import targets
 from elision.guards.standing import Standing
@@ -88,10 +88,7 @@ class Register(Transitions):
 
     @classmethod
     def open(cls, home: Path, **options: Any) -> Self:
-        """Open ``register.db`` in the folder *home*, both made private to the user if absent.
-
-        Takes every other argument of `Register`.
-        """
+        """Open ``register.db`` in *home*, both made private; takes `Register`'s options too."""
         return cls(home / "register.db", **options)
 
     def add(
@@ -287,9 +284,7 @@ class Register(Transitions):
             raise TargetError("expires_at has passed; write a later time", param="expires_at")
         return replace(
             target,
-            effective_at=_rounded(target.effective_at),
-            expires_at=_rounded(target.expires_at),
-            review_at=_rounded(target.review_at),
+            **rounded(target),
             id=new_id(now),
             state=state,
             created_at=now,
@@ -302,7 +297,3 @@ class Register(Transitions):
         row = find(writing.connection, answer["tenant"], answer["id"])
         target = replace(target_of(row, self._vault), state=answer["state"])
         return Registered(target, answer["epoch"], tuple(answer["warnings"]), repeated=True)
-
-
-def _rounded(moment: float | None) -> float | None:
-    return None if moment is None else round(moment, 3)

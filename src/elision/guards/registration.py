@@ -69,3 +69,9 @@ def new_id(now: float) -> str:
 
 def _base32(number: int, n_digits: int) -> str:
     return "".join(_ALPHABET[number >> 5 * n & 31] for n in reversed(range(n_digits)))
+
+
+def rounded(target: ForgetTarget) -> dict[str, Any]:
+    """Return the times that *target* asks for, in whole milliseconds as the wire shows them."""
+    moments = {name: getattr(target, name) for name in ("effective_at", "expires_at", "review_at")}
+    return {name: None if at is None else round(at, 3) for name, at in moments.items()}

@@ -116,9 +116,7 @@ class Transitions:
         ends = None if expires_at is None else round(expires_at, 3)
         return self._move(tenant, target_id, "extend", actor, reason, expires_at=ends)
 
-    def revoke(
-        self, tenant: str, target_id: str, *, reason: str = NOBODY, actor: str = NOBODY
-    ) -> Changed:
+    def revoke(self, tenant: str, target_id: str, *, reason: str, actor: str = NOBODY) -> Changed:
         """Take a target out of force for good; done twice, the second time changes nothing."""
         check_line(reason, "reason", most=MAX_REASON_CHARS)
         return self._move(tenant, target_id, "revoke", actor, reason)

@@ -154,13 +154,17 @@ class Client:
         """Async twin of `forget`."""
         return await asyncio.to_thread(lambda: self.forget(title, phrases, **fields))
 
-    def revoke(self, target_id: str) -> None:
+    def revoke(self, target_id: str, *, reason: str = "unspecified") -> None:
         """Stop enforcing a target from the next request on.
+
+        Args:
+            target_id: The target's id.
+            reason: Why, for the register's own record.
 
         Raises:
             NotFoundError: If there is no such target.
         """
-        self._pipeline.register.revoke(self.tenant, target_id)
+        self._pipeline.register.revoke(self.tenant, target_id, reason=reason)
 
     def targets(self) -> tuple[ForgetTarget, ...]:
         """Return the targets in force."""

@@ -24,7 +24,15 @@ def upgrade() -> None:
         for name in ("version", "changed", "requested_by", "approved_by"):
             targets.alter_column(name, server_default=None)
     op.create_index("ix_targets_tenant_changed", "targets", ["tenant", "changed"])
-    op.create_index("ix_targets_tenant_due", "targets", ["tenant", "due"])
+    timed = sa.text("due IS NOT NULL")
+    op.create_index(
+        "ix_targets_tenant_due",
+        "targets",
+        ["tenant", "due"],
+        sqlite_where=timed,
+        postgresql_where=timed,
+    )
+    op.drop_index("ix_targets_tenant_state", "targets")
     op.add_column("epochs", sa.Column("due", sa.Float))
     _sealing_tables()
     _log_tables()
