@@ -62,7 +62,9 @@ async def hold_all(
 async def _checked(
     choice: Choice, checker: Checker, refusal: str, deadline: float | None
 ) -> Choice:
-    """Return *choice* as it may leave."""
+    """Return *choice* as it may leave; of one that was refused on its way, nothing."""
+    if choice.finish == "content_filter":
+        return Choice(index=choice.index, text=refusal, finish="content_filter")
     text = await _settled(choice.text, checker, deadline)
     if text is None:
         return Choice(index=choice.index, text=refusal, finish="content_filter")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from elision.contract import Request, text_of
 from elision.errors import ElisionError, GuardError
+from elision.guards.accumulator import Accumulator
 from elision.guards.check import Checker
 from elision.guards.decoders import readings
 from elision.guards.encoded import Encoded
@@ -83,6 +84,11 @@ class Enforcement:
 
     def __repr__(self) -> str:
         return f"Enforcement({self.guard!r})"
+
+    @cached_property
+    def accumulator(self) -> Accumulator:
+        """What reads the turns of a conversation."""
+        return Accumulator(self.encoded, self.epoch)
 
     @cached_property
     def checker(self) -> Checker:

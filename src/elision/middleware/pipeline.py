@@ -21,6 +21,7 @@ from elision.errors import CapabilityError, ElisionError, GuardError, NotFoundEr
 from elision.guards.guardrail import with_guardrail
 from elision.guards.holdback import REDACTED
 from elision.guards.refusals import refusal_for
+from elision.guards.sessions import SessionStore
 from elision.middleware.buffering import hold_all
 from elision.middleware.enforcement import Enforcement
 from elision.middleware.guarding import Guards
@@ -30,6 +31,7 @@ from elision.middleware.profiles import PROFILES, FailMode, Profile, profile_nam
 
 if TYPE_CHECKING:
     from elision.encoders import Encoder
+    from elision.guards.accumulator import Turns
     from elision.guards.register import Register
     from elision.middleware.encoding import EncoderSource
 
@@ -70,6 +72,7 @@ class Pipeline:
         self._engines = dict(engines)
         self._encoder = encoder
         self._guards = Guards(register, encoder if callable(encoder) else _same(encoder))
+        self._sessions = SessionStore()
         self._fail_mode: FailMode = fail_mode
         self._n_weakened = 0
         self._closed = False
@@ -131,8 +134,9 @@ class Pipeline:
             defence = await Defence.of(
                 chosen, rules, request, engine.lexicon, on_failure=self._count_weakened
             )
+            defence = replace(defence, earlier=self._earlier(request, rules))
             deltas = await self._start(engine, request, defence, tenant)
-            async with aclosing(deltas) as source:
+            async with aclosing(self._remembered(deltas, request, rules)) as source:
                 async for delta in source:
                     yield _reported(delta, defence)
             outcome = "finished"
@@ -192,6 +196,29 @@ class Pipeline:
             hold = partial(defence.hold, request)
             deltas = held_back(engine.stream(plan), request, hold, refusal=refusal)
         return hold_all(deltas, _judged(defence), refusal=refusal) if profile.buffered else deltas
+
+    def _earlier(self, request: Request, rules: Enforcement) -> Turns | None:
+        session = request.options.get("session")
+        if not session:
+            return None
+        return self._sessions.load(rules.tenant, str(session), rules.epoch)
+
+    async def _remembered(
+        self, deltas: AsyncGenerator[Delta, None], request: Request, rules: Enforcement
+    ) -> AsyncGenerator[Delta, None]:
+        """Yield *deltas*; add what of them has left to the request's session, however it ends."""
+        session = request.options.get("session")
+        texts: dict[int, list[str]] = {}
+        try:
+            async with aclosing(deltas) as source:
+                async for delta in source:
+                    if session and delta.text:
+                        texts.setdefault(delta.choice, []).append(delta.text)
+                    yield delta
+        finally:
+            for pieces in texts.values():
+                text = "".join(pieces)
+                self._sessions.save(rules.tenant, str(session), rules.accumulator, text)
 
     def _count_weakened(self) -> None:
         self._n_weakened += 1

@@ -6,11 +6,23 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from elision.contract import Lexicon, Recipe, Request, in_order
+from elision.contract import (
+    Context,
+    Here,
+    Lexicon,
+    Recipe,
+    Request,
+    Session,
+    Stateless,
+    in_order,
+)
 from elision.errors import GuardError
-from elision.guards.assessment import CLOSED, Assessment
+from elision.guards.accumulated_hold import AccumulatedHold
+from elision.guards.accumulated_watch import AccumulatedWatch
+from elision.guards.accumulator import Turns
+from elision.guards.assessment import Assessment, Level
 from elision.guards.curate import CurateRefusal
 from elision.guards.encoded_hold import EncodedHold
 from elision.guards.semantic_watch import SemanticWatch
@@ -18,6 +30,13 @@ from elision.guards.sentence_hold import SentenceHold
 from elision.middleware.enforcement import Enforcement, Understanding
 from elision.middleware.holding import Hold, Holds, Shut
 from elision.middleware.profiles import Profile, sampling_recipes
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UNKNOWN: Final = Assessment(level=Level.CLOSED, covered=False)
+"""Stands for the gate's word where it failed and the profile goes on without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +50,7 @@ class Defence:
             profile that goes on without.
         assessment: What the gate says, in time; None likewise.
         is_weakened: Whether the gate failed and the request goes on with phrases alone.
+        earlier: What the session's earlier replies come to; None without a session.
     """
 
     profile: Profile
@@ -38,6 +58,7 @@ class Defence:
     understanding: Understanding | None = None
     assessment: Future[Assessment] | None = None
     is_weakened: bool = False
+    earlier: Turns | None = None
 
     @classmethod
     async def of(
@@ -90,7 +111,17 @@ class Defence:
         found += self.rules.verbatim.recipes(lexicon)
         if self.profile.encoded:
             found += self.rules.encoded.recipes()
+        if (turns := self._turns(request)) is not None:
+            found.append(AccumulatedWatch(accumulator=self.rules.accumulator, turns=turns))
         return in_order((*found, *self._understood()))
+
+    def _turns(self, request: Request) -> Turns | None:
+        """Return what the earlier turns come to; None if there are none, or nothing to find."""
+        spoke = any(message.get("role") == "assistant" for message in request.messages)
+        if not (self.profile.encoded and self.rules.accumulator) or not (spoke or self.earlier):
+            return None
+        turns = self.rules.accumulator.over(request)
+        return turns if self.earlier is None else turns.united(self.earlier)
 
     def _understood(self) -> tuple[Recipe, ...]:
         if self.assessment is None or self.understanding is None:
@@ -100,7 +131,9 @@ class Defence:
         if self.profile.semantic:
             semantics = self.understanding.semantics
             found.append(SemanticWatch(semantics=semantics, assessment=self.assessment))
-        return tuple(found)
+        if self.profile.fail_mode == "closed":
+            return tuple(found)
+        return tuple(_UnlessUnknown(recipe, self.assessment) for recipe in found)
 
     async def hold(self, request: Request) -> Hold:
         """Return what guards one choice of an engine that only speaks text."""
@@ -111,6 +144,9 @@ class Defence:
             holds.append(rules.verbatim.hold(user_text=user, before=before))
         if self.profile.encoded and rules.encoded:
             holds.append(EncodedHold(rules.encoded, user_text=user, before=before))
+        if (turns := self._turns(request)) is not None:
+            both = rules.accumulator, turns
+            holds.append(AccumulatedHold(*both, user_text=user, before=before))
         if self.assessment is not None and self.understanding is not None:
             known = await asyncio.wrap_future(self.assessment)
             if self._is_refused(known):
@@ -141,8 +177,30 @@ class Defence:
         if self.is_weakened:
             facts["gate"] = "failed"
         elif self.assessment is not None and self.assessment.done():
-            facts["gate"] = self.assessment.result().level.name.lower()
+            known = self.assessment.result()
+            facts["gate"] = "failed" if known is UNKNOWN else known.level.name.lower()
         return facts
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle(Stateless):
+    """A session that does nothing."""
+
+    def adjust(self, logits: Tensor, here: Here) -> Tensor:
+        return logits
+
+
+class _UnlessUnknown:
+    """A recipe of the semantic layer, left out of requests whose gate failed."""
+
+    def __init__(self, recipe: Recipe, assessment: Future[Assessment]) -> None:
+        self._recipe = recipe
+        self._assessment = assessment
+        self.stage, self.rank = recipe.stage, recipe.rank
+
+    def begin(self, context: Context) -> Session:
+        is_unknown = self._assessment.result() is UNKNOWN
+        return _Idle() if is_unknown else self._recipe.begin(context)
 
 
 def _before(request: Request) -> str:
@@ -152,13 +210,13 @@ def _before(request: Request) -> str:
 
 
 def _or_closed(asked: Future[Assessment], on_failure: Callable[[], object]) -> Future[Assessment]:
-    """Return a future that says *closed* where *asked* fails."""
+    """Return a future that says `UNKNOWN` where *asked* fails."""
     answer: Future[Assessment] = Future()
 
     def settle(done: Future[Assessment]) -> None:
         if done.cancelled() or done.exception() is not None:
             on_failure()
-            answer.set_result(CLOSED)
+            answer.set_result(UNKNOWN)
         else:
             answer.set_result(done.result())
 

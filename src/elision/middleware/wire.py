@@ -246,11 +246,14 @@ def _options(fields: Fields) -> dict[str, Any]:
     ours.flag("report")
     ours.word("profile", 64)
     ours.word("tenant", 64)
+    ours.word("session", 256)
     ours.number("timeout_s", 0, 86_400, above=True)
     if ours.take("rng") not in (None, "counter", "torch"):
         raise reject("elision.rng", "must be 'counter' or 'torch'")
     if ours.rest():
-        raise reject("elision", "may hold profile, report, rng, tenant and timeout_s, nothing else")
+        raise reject(
+            "elision", "may hold profile, report, rng, session, tenant and timeout_s, nothing else"
+        )
     return {key: item for key, item in value.items() if item is not None}
 
 
