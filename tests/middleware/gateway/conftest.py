@@ -23,6 +23,7 @@ from elision.middleware.assembly import open_register
 from elision.middleware.gateway import Listener
 from elision.middleware.pipeline import Pipeline
 from elision.settings import Settings
+from elision.testing.encoders import BagEncoder
 
 WORDS = ("Paris", " is", " the", " capital", ".")
 
@@ -163,7 +164,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         home = {"home": settings.get("home") or tmp_path_factory.mktemp("home")}
         chosen = Settings(**{"host": "127.0.0.1", "port": 0} | settings | home)
         engine = engine or Speaker()
-        pipeline = Pipeline(engines={engine.name: engine}, register=open_register(chosen))
+        pipeline = Pipeline(
+            engines={engine.name: engine}, register=open_register(chosen), encoder=BagEncoder()
+        )
         up = threading.Event()
         listener = Listener(pipeline, chosen, announce=lambda _url: up.set())
         thread = threading.Thread(target=listener.run)
