@@ -42,7 +42,7 @@ def test_a_target_is_registered_found_listed_and_revoked(clean: Any) -> None:
     found = json(clean.ask("GET", f"/v1/forget/{made['id']}"))
     assert (found["title"], found["action"]) == ("The house", "redact")
     assert found["phrases"][1]["mode"] == "soft"
-    assert json(clean.ask("GET", "/v1/forget")) ["data"] == [found]
+    assert json(clean.ask("GET", "/v1/forget"))["data"] == [found]
 
     status, _, page = clean.ask("DELETE", f"/v1/forget/{made['id']}")
     gone = orjson.loads(page)
