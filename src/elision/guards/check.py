@@ -184,10 +184,9 @@ class _Hits:
 
     def result(self, *, covered: bool) -> CheckResult:
         confirmed = self._sure | self._confirmed()
-        calls = (_VERDICTS[subject.action] for subject in confirmed if subject.enforced)
         hits = (hit for found in confirmed.values() for hit in found)
         return CheckResult(
-            verdict=_strictest(calls),
+            verdict=_strictest(_VERDICTS[it.action] for it in confirmed if it.enforced),
             hits=tuple(sorted(hits, key=_order)),
             covered=covered,
         )
