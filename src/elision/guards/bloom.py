@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from hashlib import blake2b
 from math import ceil, log
 from typing import Final
@@ -11,6 +11,7 @@ from elision.errors import ConfigError
 
 ERROR: Final = 1e-6
 """Share of the texts not put in that are taken for one that was (guard.md 2.3)."""
+_BITS: Final = (1 << 62) - 1
 
 
 class BloomFilter:
@@ -44,14 +45,15 @@ class BloomFilter:
         if not 1 <= len(key) <= 64:
             raise ConfigError(f"the key has {len(key)} bytes; it must have 1 to 64")
         self._keyed = blake2b(key=key, digest_size=16)
-        digests = [self._digest(text) for text in texts]
+        digests = list(map(self._digest, texts))
         self.n_texts = len(digests)
         self.n_bits = max(8, ceil(-self.n_texts * log(error) / log(2) ** 2))
         self.n_hashes = max(1, round(self.n_bits / max(1, self.n_texts) * log(2)))
         self._bits = bytearray((self.n_bits + 7) // 8)
-        for digest in digests:
-            for position in self._positions(digest):
-                self._bits[position >> 3] |= 1 << (position & 7)
+        bits, n_bits = self._bits, self.n_bits
+        for at, step in digests:
+            for bit in range(at, at + self.n_hashes * step, step):
+                bits[(bit % n_bits) >> 3] |= 1 << (bit % n_bits & 7)
 
     def __repr__(self) -> str:
         return f"BloomFilter({self.n_texts} texts, {self.n_bits} bits)"
@@ -64,22 +66,21 @@ class BloomFilter:
         """Return False if *text* was not put in, up to the error rate; True if it was."""
         if not self.n_texts:
             return False
-        bits = self._bits
-        return all(bits[at >> 3] & (1 << (at & 7)) for at in self._positions(self._digest(text)))
+        at, step = self._digest(text)
+        bits, n_bits = self._bits, self.n_bits
+        for bit in range(at, at + self.n_hashes * step, step):
+            if not bits[(bit % n_bits) >> 3] & 1 << (bit % n_bits & 7):
+                return False
+        return True
 
     @property
     def n_bytes(self) -> int:
         """Memory of the bits."""
         return len(self._bits)
 
-    def _digest(self, text: str) -> bytes:
+    def _digest(self, text: str) -> tuple[int, int]:
+        """Return h1 and h2, 62 bits each; h2 is odd."""
         hashed = self._keyed.copy()
         hashed.update(text.encode("utf-8", "surrogatepass"))
-        return hashed.digest()
-
-    def _positions(self, digest: bytes) -> Iterator[int]:
-        at = int.from_bytes(digest[:8], "little")
-        step = int.from_bytes(digest[8:], "little") | 1
-        for _ in range(self.n_hashes):
-            yield at % self.n_bits
-            at += step
+        both = int.from_bytes(hashed.digest(), "little")
+        return both & _BITS, (both >> 64) & _BITS | 1

@@ -143,8 +143,19 @@ class Grams:
 
     def _completes_letters(self, tail: Tail, form: str) -> bool:
         new = form.replace(SEP, "")
+        if not new or len(tail.letters) + len(new) < self.n_letters:
+            return False
+        if not self._may_complete(tail, new):
+            return False
         letters = (tail.letters + new)[1 - self.n_letters - len(new) :]
-        return bool(new) and any(run in self._runs for run in _runs(letters, self.n_letters))
+        return any(run in self._runs for run in _runs(letters, self.n_letters))
+
+    def _may_complete(self, tail: Tail, new: str) -> bool:
+        """Return whether a run may end in *new*: one look-up in the place of one per letter."""
+        if len(new) > USUAL_LETTERS or self._n_opening_letters < USUAL_LETTERS:
+            return True
+        # Such a run goes over the first new letter, and far enough back from it.
+        return tail.letters[1 - USUAL_LETTERS :] + new[0] in self._openings
 
     def _completes_words(self, tail: Tail, form: str) -> bool:
         return any(run in self._runs for run in self._new_word_runs(tail, form))
