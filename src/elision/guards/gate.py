@@ -5,7 +5,7 @@ It decides how much the semantic layer does. It never switches a phrase off.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Thread
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from elision.errors import GuardError
 from elision.guards.assessment import CLOSED, Assessment, Level, Suspect
-from elision.guards.decoders import readings as plain_readings
+from elision.guards.decoders import CERTAIN, decode, readings
 from elision.guards.probe_index import ProbeIndex
 from elision.guards.probes import asked, name_patterns, salience
 from elision.guards.views import Readings, Turn, ViewPolicy, Views, make_views
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     Vectors: TypeAlias = NDArray[np.float32]
 
 _MOST_NAMED: Final = 64
+
+
+def plain_readings(text: str) -> Iterator[str]:
+    """Yield what *text* may mean in plain words, and whatever it spells in a code.
+
+    A question full of names has few dictionary words, but what was in base64 was put there.
+    """
+    yield from readings(text)
+    yield from (item.text for item in decode(text, decoders=CERTAIN).texts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

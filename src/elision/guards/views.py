@@ -233,9 +233,8 @@ def _spread(windows: list[Span], room: int) -> list[Span]:
     needed: list[Span] = []
     ordered = sorted(windows)
     for span, following in zip_longest(ordered, ordered[1:]):
-        same = following is not None and following.document == span.document
         reached = needed[-1].last if needed and needed[-1].document == span.document else 0
-        if not same or following.first > reached:
+        if following is None or following.document != span.document or following.first > reached:
             needed.append(span)
     if len(needed) <= room:
         return needed
