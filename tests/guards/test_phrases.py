@@ -133,3 +133,11 @@ def test_what_is_printed_tells_no_phrase() -> None:
     assert "secret" not in repr(patterns(Phrase(text="secret words")))
     phrases = PatternSet([(Owner("t", 0, "restrict", False), Phrase(text="secret words"))])
     assert repr(phrases) == "PatternSet(1 phrases)"
+
+
+@pytest.mark.parametrize("text", ["Straße", "ﬁn", "Maß"])
+@pytest.mark.parametrize("joint", [" ", "-", ". "])
+def test_a_letter_that_comes_to_two_is_found_spelled_out(text: str, joint: str) -> None:
+    found = PatternSet([(Owner("t", 0, "restrict", False), Phrase(text=text))])
+    assert found.finds(f"They wrote {joint.join(text)} on it.")
+    assert found.finds(f"They wrote {text} on it.")

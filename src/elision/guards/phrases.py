@@ -8,7 +8,7 @@ from math import ceil
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from elision.errors import TargetError
-from elision.guards.normal import SEP, N, N_b
+from elision.guards.normal import SEP, N, N_b, fold
 from elision.guards.targets import Action, ForgetTarget, Phrase
 
 Form: TypeAlias = Literal["N", "N_b", "spelled"]
@@ -82,7 +82,10 @@ def patterns(phrase: Phrase, *, owner: int = 0) -> tuple[Pattern, ...]:
         joined: Pattern(text=joined, form="N_b", closed=whole, owner=owner),
         written: Pattern(text=written, form="N_b", closed=whole, owner=owner),
     }
-    found.setdefault(spelled, Pattern(text=spelled, form="spelled", closed=True, owner=owner))
+    # A letter may come to two (ß, ﬁ, ½): spelled out, these stand side by side.
+    singly = SEP + SEP.join(filter(None, (fold(c).strip(SEP) for c in phrase.text)))
+    for text in (spelled, _first_letters(singly, hot)):
+        found.setdefault(text, Pattern(text=text, form="spelled", closed=True, owner=owner))
     return tuple(found.values())
 
 
