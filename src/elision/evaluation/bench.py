@@ -25,6 +25,10 @@ BENCHES: Mapping[str, str] = {
     "guard": "cost of the phrase mask per token, and of compiling it",
     "eminf": "cost of one gated step of entropy shaping",
     "gateway": "what HTTP adds to the pipeline",
+    "gate": "what the gate catches and lets be, and what it costs per request",
+    "semantic": "what the semantic layer costs per token, closed and open",
+    "detect": "what the check catches and flags, and what it costs",
+    "register": "looking up and creating targets, 10,000 of them",
 }
 
 

@@ -31,7 +31,6 @@ from elision.middleware.enforcement import Enforcement, Understanding
 from elision.middleware.holding import Hold, Holds, Shut
 from elision.middleware.profiles import Profile, sampling_recipes
 
-
 if TYPE_CHECKING:
     from torch import Tensor
 
