@@ -57,7 +57,7 @@ class AccumulatedHold:
         if self._refused:
             self._tail = ""
             return "", REFUSE
-        self.n_observed += found.count("observe")
+        self.n_observed += ("observe" in found)
         if action == "redact":
             self._tail = self._marker
             self.n_redacted += 1

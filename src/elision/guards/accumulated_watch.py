@@ -111,5 +111,5 @@ class AccumulatedSession:
             verdict = Rewind(position, frozenset({token}))
         elif action == "redact":
             verdict = Redact(start, length, self.marker)
-        n_observed = self.n_observed + found.count("observe")
+        n_observed = self.n_observed + ("observe" in found)
         return replace(self, verdict=verdict, length=length, n_observed=n_observed)

@@ -25,6 +25,8 @@ _BEGUN: Final = re.compile(
     r"|&|&#[0-9]{0,7}|&#[xX][0-9A-Fa-f]{0,6}|&[A-Za-z][0-9A-Za-z]{0,23}"
 )
 
+_UNCLOSED: Final = re.compile(r"&#([0-9]{1,7})|&#[xX]([0-9A-Fa-f]{1,6})")
+
 
 class Escapes:
     """Follows a text with its escapes undone, from the first complete one on.
@@ -74,7 +76,9 @@ class Escapes:
             self._escape(found, seen, out)
         elif not _BEGUN.fullmatch(source):
             failed, self._begun = self._begun[:-1], ()
-            for one in failed:
+            if unclosed := _UNCLOSED.fullmatch(source[:-1]):  # browsers read it all the same
+                self._number(unclosed, failed, seen[:-1], out)
+            for one in failed if not unclosed else ():
                 self._plain(one, out)
             if failed and char.value in _INTRODUCES:
                 self._begun = (char,)
@@ -90,32 +94,52 @@ class Escapes:
             self._decoded = None
 
     def _escape(self, found: re.Match[str], seen: list[Char], out: list[Span]) -> None:
-        escape, self._begun, self._quiet = self._begun, (), 0
+        escape, self._begun = self._begun, ()
+        decoded = self._followed(escape, seen)
+        start, end = escape[0].start, escape[-1].end
+        percent, octet, *codes, name = found.groups()
+        if (byte := percent or octet) is not None:
+            decoded.byte(int(byte, 16), start, end, out)
+            return
+        for value in html5.get(name, "") if name else _character(codes):
+            decoded.text(Char(value, start, end), out)
+
+    def _number(
+        self, found: re.Match[str], escape: Sequence[Char], seen: list[Char], out: list[Span]
+    ) -> None:
+        """Read a character reference that nothing closes."""
+        decimal, hexadecimal = found.groups()
+        value = _character([None, None, decimal, hexadecimal])
+        char = Char(value, escape[0].start, escape[-1].end)
+        self._followed(escape, seen).text(char, out)
+
+    def _followed(self, escape: Sequence[Char], seen: list[Char]) -> Decoded:
+        """Return what follows the text from here on; at the first escape it reads what was seen."""
+        self._quiet = 0
         if self._decoded is None:
             self._decoded = Decoded(self._patterns, self._excluded)
             settled: list[Span] = []  # in clear, so others have dealt with it
             for char in seen[-MEMORY : -len(escape)]:
                 self._decoded.text(char, settled)
-        start, end = escape[0].start, escape[-1].end
-        percent, octet, *codes, name = found.groups()
-        if (byte := percent or octet) is not None:
-            self._decoded.byte(int(byte, 16), start, end, out)
-            return
-        for value in html5.get(name, "") if name else _character(codes):
-            self._decoded.text(Char(value, start, end), out)
+        return self._decoded
 
     def finish(self, out: list[Span]) -> None:
         """Take in the end of the text; append what it settles to *out*."""
         begun, self._begun = self._begun, ()
-        for char in begun:
+        if unclosed := _UNCLOSED.fullmatch("".join(char.value for char in begun)):
+            self._number(unclosed, begun, [*begun], out)
+        for char in begun if not unclosed else ():
             self._plain(char, out)
         if self._decoded is not None:
             out += self._decoded.tracker.finish()
 
     def frontier(self, length: int) -> int:
         """Return from where on the *length* raw characters read so far must be held."""
-        held = None if self._decoded is None else self._decoded.frontier
-        return length if held is None else held
+        if self._decoded is None:
+            return length
+        begun = self._begun[0].start if self._begun else length
+        held = self._decoded.frontier
+        return begun if held is None else min(begun, held)
 
 
 def _character(codes: list[str | None]) -> str:

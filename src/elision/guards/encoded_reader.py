@@ -11,7 +11,7 @@ from elision.guards.canonical import unleeted
 from elision.guards.encoded_codes import Base64, Hex
 from elision.guards.encoded_escapes import MEMORY, Escapes
 from elision.guards.encoded_forms import EncodedSet, Form, collapsed, differences
-from elision.guards.normal import N
+from elision.guards.normal import N, fold
 from elision.guards.tracker import Span
 from elision.guards.unescape import Char
 
@@ -22,6 +22,7 @@ FREE: Final = 4
 give nothing away. Once there are more, they are held until it is settled what becomes of them."""
 
 _ENDING: Final = frozenset({"restrict", "refuse"})
+_NARROW: Final = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}
 _BACKSPACE: Final = "\b"
 
 
@@ -83,10 +84,13 @@ class EncodedReader:
         piece = tuple(chars)
         if not piece:
             return []
-        values, out = "".join([char.value for char in piece]), list[Span]()
-        self._base64.read(piece, values, out)
-        self._hex.read(piece, values, out)
-        self._escapes.read(piece, values, self._recent, out)
+        out: list[Span] = []
+        values = "".join([char.value for char in piece])
+        code, written = (piece, values) if values.isascii() else _code(piece)
+        if code:
+            self._base64.read(code, written, out)
+            self._hex.read(code, written, out)
+            self._escapes.read(code, written, self._recent, out)
         out += self._loose(piece, values)
         self._recent = (*self._recent, *piece)[-MEMORY:]
         self.length = piece[-1].end
@@ -187,6 +191,13 @@ class EncodedReader:
                 return depth + 1
             state = strand.automaton.failure(state)
         return 0
+
+
+def _code(piece: Sequence[Char]) -> tuple[tuple[Char, ...], str]:
+    """Return *piece* as a decoder would be given it: full-width as ASCII, without the invisible."""
+    kept = [char for char in piece if fold(char.value)]
+    code = tuple(char._replace(value=char.value.translate(_NARROW)) for char in kept)
+    return code, "".join([char.value for char in code])
 
 
 class _Place(NamedTuple):
