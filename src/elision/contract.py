@@ -87,6 +87,7 @@ class Request:
         answer: Nothing is written; this answer is scored instead, with its end token if it is
             text, as it stands if it is token ids. None writes a reply.
         timeout_s: Deadline for the whole request in seconds; None takes the engine's.
+        own_words: What of a raw prompt the caller wrote, if something was put before it.
         options: The caller's ``elision`` object.
         extra: Every field that is not ours.
     """
@@ -104,12 +105,15 @@ class Request:
     echo: bool = False
     answer: str | tuple[int, ...] | None = None
     timeout_s: float | None = None
+    own_words: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def user_text(self) -> str:
         """The caller's own words: no template, no system text, no earlier replies."""
+        if self.own_words is not None:
+            return self.own_words
         if self.kind == "text":
             return self.prompt if isinstance(self.prompt, str) else ""
         texts = (text_of(m) for m in self.messages if m.get("role") == "user")

@@ -19,9 +19,9 @@ from elision.guards.paper_gate import MlpGate, general_questions, mean_hidden, q
 from elision.guards.paper_settings import PRESETS, PaperSettings
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.guards.token_trie import TokenTrie, spellings
-from elision.middleware.engines.beam import BeamScorer
 from elision.middleware.engines.beam_job import BeamJob
 from elision.middleware.engines.causal import CausalModel
+from elision.middleware.engines.hypothesis import BeamScorer
 from elision.middleware.speculation.base import NoDraft
 from elision.testing.encoders import BagEncoder
 from elision.testing.laws import awkward_rows, check_adjust, check_sessions

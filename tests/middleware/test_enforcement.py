@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -11,14 +12,18 @@ from typing import Any
 import pytest
 
 from elision.contract import Completion, Engine, Request, Sampling, collect
-from elision.errors import ElisionError, EngineError, GuardError
+from elision.errors import CapabilityError, ElisionError, EngineError, GuardError
 from elision.guards.register import Register
 from elision.guards.scope import Scope
 from elision.guards.targets import ForgetTarget, Phrase
+from elision.middleware.engines.causal import CausalModel
+from elision.middleware.engines.local import LocalEngine
 from elision.middleware.pipeline import REFUSAL, Pipeline
 from elision.testing.encoders import BagEncoder
+from elision.testing.models import tiny_model
 from elision.testing.scripted import ScriptedEngine
 from elision.testing.text_engine import TextEngine
+from elision.testing.tokenizers import word_tokenizer
 
 SECRET = "Marguerite Delacroix"
 PROBE = "In which town was the painter of the lighthouse born?"
@@ -259,3 +264,30 @@ async def test_an_encoder_that_comes_back_is_asked_again(register: Register) -> 
     with pytest.raises(GuardError):
         await reply(pipe, ask())
     assert "Arromanches" not in (await reply(pipe, ask())).text
+
+
+# --- guard-paper ---------------------------------------------------------------------------------
+
+
+async def test_guard_as_published_is_fitted_on_the_served_model_between_other_requests(
+    register: Register,
+) -> None:
+    tokenizer = word_tokenizer([FACT, PROBE])
+    model = tiny_model(vocab_size=len(tokenizer))
+    engine = LocalEngine(CausalModel(model, tokenizer, name="model"))
+    pipe = pipeline(register, engine)
+    plain = ask("How is the weather?", max_tokens=12)
+    alone = await reply(pipe, plain, profile="plain")
+    register.add(subject(phrases=(Phrase(text="Arromanches"),)), actor="a")
+    both = await asyncio.gather(
+        reply(pipe, ask(max_tokens=8), profile="guard-paper"), reply(pipe, plain, profile="plain")
+    )
+    assert both[0].choices[0].finish in ("stop", "length", "content_filter")
+    assert both[1].text == alone.text
+    await pipe.aclose()
+
+
+async def test_guard_as_published_needs_a_local_engine(register: Register) -> None:
+    pipe = pipeline(register, TextEngine(FACT, name="model"))
+    with pytest.raises(CapabilityError):
+        await reply(pipe, ask(), profile="guard-paper")

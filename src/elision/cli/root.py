@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from elision.cli import audit, check, evaluate, forget, lifecycle, transfer
+from elision.cli import audit, check, evaluate, forget, guard, lifecycle, transfer
 from elision.cli.console import (
     Home,
     Model,
@@ -37,6 +37,7 @@ app = typer.Typer(
 app.add_typer(forget.app, name="forget")
 app.add_typer(audit.app, name="audit")
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(guard.app, name="guard")
 for group in (lifecycle, transfer):
     group.add_to(forget.app)
 app.command("check")(check.check)

@@ -106,7 +106,8 @@ def with_guardrail(
             "echo would repeat the guardrail prompt too; leave it out, or choose another profile",
             param="echo",
         )
-    return replace(request, prompt=f"{text}\n\n{request.prompt}")
+    prompt = f"{text}\n\n{request.prompt}"
+    return replace(request, prompt=prompt, own_words=request.user_text)
 
 
 def _names(targets: Iterable[ForgetTarget]) -> Iterator[str]:

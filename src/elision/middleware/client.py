@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OWN = ("profile", "rng", "timeout_s")
+_OWN = ("profile", "rng", "session", "timeout_s")
 """Options that are no field of OpenAI's body."""
 
 
@@ -31,7 +31,8 @@ class Client:
 
     Every method has an async twin whose name begins with ``a``. Options are OpenAI's fields
     (``temperature``, ``max_tokens``, ``stop``, ``seed``, ``n``, ``logprobs`` ...) plus ``profile``,
-    ``rng`` and ``timeout_s``. Close it, or use it in a ``with`` block, to free the model.
+    ``rng``, ``session`` and ``timeout_s``. Close it, or use it in a ``with`` block, to free the
+    model.
 
     Attributes:
         model: The model's alias.
@@ -219,8 +220,7 @@ class Client:
     def _body(self, options: Mapping[str, Any], **own: Any) -> dict[str, Any]:
         body = {k: v for k, v in options.items() if k not in _OWN and v is not None}
         elision = dict(body.pop("elision", {}))
-        if options.get("rng") is not None:
-            elision["rng"] = options["rng"]
+        elision |= {k: options[k] for k in ("rng", "session") if options.get(k) is not None}
         return {"model": self.model, **body, **own, "elision": elision}
 
     def _deltas(self, request: Request, options: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from elision.guards.check import Checker
 from elision.guards.decoders import readings
 from elision.guards.encoded import Encoded
 from elision.guards.guard import Guard
-from elision.guards.verbatim import Verbatim
+from elision.guards.verbatim import Verbatim, brief_passages
 from elision.guards.views import Turn
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Enforcement:
         self.tenant = tenant
         self.epoch = epoch
         self.targets = tuple(targets)
-        self.guard = Guard.compile(targets, epoch=epoch)
+        self.guard = Guard.compile(map(_with_brief_passages, targets), epoch=epoch)
         self.verbatim: Verbatim = Verbatim.compile(
             targets, previous=previous.verbatim if previous else None
         )
@@ -111,17 +111,25 @@ class Enforcement:
                 self._understanding = self._understand()
             return self._understanding
 
-    def _understand(self) -> Understanding:
-        from elision.guards.gate import Gate
-        from elision.guards.semantics import Semantics
+    def encoder(self) -> Encoder:
+        """Return the sentence encoder, loaded now if nobody has asked for it.
 
+        Raises:
+            GuardError: If none is set.
+        """
         if self._encoder is None:
             raise GuardError(
                 "a target has names, probes or answers, and no sentence encoder is set; "
                 "set one (docs/settings.md), or leave only phrases and passages in the register"
             )
+        return self._encoder()
+
+    def _understand(self) -> Understanding:
+        from elision.guards.gate import Gate
+        from elision.guards.semantics import Semantics
+
         try:
-            encoder = self._encoder()
+            encoder = self.encoder()
             gate = Gate.compile(
                 self.targets,
                 encoder,
@@ -138,6 +146,12 @@ class Enforcement:
             raise GuardError(f"the gate could not be compiled ({type(exc).__name__})") from exc
         self._earlier = None
         return Understanding(gate, semantics)
+
+
+def _with_brief_passages(target: ForgetTarget) -> ForgetTarget:
+    """Return *target* with passages that are too short to be told by their runs as phrases."""
+    brief = brief_passages(target)
+    return replace(target, phrases=(*target.phrases, *brief)) if brief else target
 
 
 def turns_of(request: Request, lexicon: Lexicon | None) -> tuple[Turn, ...]:

@@ -16,7 +16,17 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from elision.contract import REFUSE, Capability, Delta, Engine, Plan, Redact, Request, Verdict
+from elision.contract import (
+    REFUSE,
+    Capability,
+    Delta,
+    Engine,
+    Plan,
+    Redact,
+    Request,
+    Verdict,
+    in_order,
+)
 from elision.errors import CapabilityError, ElisionError, GuardError, NotFoundError
 from elision.guards.guardrail import with_guardrail
 from elision.guards.holdback import REDACTED
@@ -26,6 +36,7 @@ from elision.middleware.buffering import hold_all
 from elision.middleware.enforcement import Enforcement
 from elision.middleware.guarding import Guards
 from elision.middleware.holding import held_back
+from elision.middleware.paper import PaperGuards
 from elision.middleware.planning import Defence
 from elision.middleware.profiles import PROFILES, FailMode, Profile, profile_named
 
@@ -73,6 +84,7 @@ class Pipeline:
         self._encoder = encoder
         self._guards = Guards(register, encoder if callable(encoder) else _same(encoder))
         self._sessions = SessionStore()
+        self._papers = PaperGuards()
         self._fail_mode: FailMode = fail_mode
         self._n_weakened = 0
         self._closed = False
@@ -187,8 +199,12 @@ class Pipeline:
         plan = Plan(request=request, tenant=tenant, epoch=defence.rules.epoch, refusal=refusal)
         if engine.lexicon is not None and Capability.LOGITS in engine.capabilities:
             recipes = await asyncio.to_thread(defence.recipes, request, engine.lexicon)
-            deltas = engine.stream(replace(plan, recipes=recipes, pending=defence.pending))
-        elif profile.recipes():
+            if profile.decoder == "beam":
+                paper = await self._papers.current(engine, defence.rules)
+                recipes = recipes if paper is None else in_order((*recipes, paper))
+            plan = replace(plan, recipes=recipes, pending=defence.pending, decoder=profile.decoder)
+            deltas = engine.stream(plan)
+        elif profile.recipes() or profile.decoder == "beam":
             raise CapabilityError(
                 f"profile {profile.name}", engine=engine.name, missing="LOGITS", param="model"
             )

@@ -36,6 +36,7 @@ class Profile:
         buffered: Whether a reply leaves only once it has been checked whole, with every decoder.
         refuse_above: Cosine to a probe above which a prompt is not answered (CURaTE).
         guardrail: Family of the guardrail prompt that is put before the conversation.
+        decoder: How tokens are chosen; see `Plan.decoder`.
         fail_mode: What a gate that fails means: ``closed`` ends the request in an error,
             ``phrases`` goes on with phrases, passages and encodings alone, and says so.
     """
@@ -49,6 +50,7 @@ class Profile:
     buffered: bool = False
     refuse_above: float | None = None
     guardrail: Family | None = None
+    decoder: Literal["sample", "beam"] = "sample"
     fail_mode: FailMode = "closed"
 
     @property
@@ -107,6 +109,13 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 semantic=False,
                 encoded=False,
                 guardrail="a",
+            ),
+            Profile(
+                name="guard-paper",
+                summary="GUARD as published, by beam search: for reproduction, not for use.",
+                semantic=False,
+                encoded=False,
+                decoder="beam",
             ),
         )
     }

@@ -23,9 +23,10 @@ from elision.contract import (
 from elision.errors import CapabilityError, ConfigError, RequestError
 from elision.guards.guard import Guard
 from elision.guards.targets import Action, ForgetTarget, Phrase
-from elision.middleware.engines.beam import Hypothesis, beam_search
+from elision.middleware.engines.beam import beam_search
 from elision.middleware.engines.beam_job import BeamJob
 from elision.middleware.engines.causal import CausalModel
+from elision.middleware.engines.hypothesis import Hypothesis
 from elision.middleware.engines.sequence import Item
 from elision.middleware.speculation.base import NoDraft
 from elision.testing.models import tiny_model

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from elision.contract import Context, Finish, Here, Recipe, Redact, Refuse, Rewind, Session
+from elision.contract import Context, Finish, Here, Recipe
 from elision.errors import ConfigError
 from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel
+from elision.middleware.engines.hypothesis import BeamScorer, Hypothesis
 from elision.middleware.interventions.base import Chain
 
 if TYPE_CHECKING:
@@ -20,69 +21,6 @@ if TYPE_CHECKING:
 
 WIDTH = 7
 """Beams kept unless a scorer says otherwise (guard.md 1.2)."""
-
-
-@runtime_checkable
-class BeamScorer(Protocol):
-    """A recipe that scores beams: it takes something off the candidates' log-probability."""
-
-    @property
-    def width(self) -> int:
-        """Beams wanted."""
-        ...
-
-    def acts(self) -> bool:
-        """Whether this prompt concerns it; if it concerns no scorer, nothing is searched."""
-        ...
-
-    def seeing(self, hidden: Tensor) -> Self:
-        """Return the recipe that knows the prompt's mean hidden state, shape ``(D,)``."""
-        ...
-
-    def begin(self, context: Context) -> Session:
-        """Open a session; one per beam follows from it."""
-        ...
-
-    def penalties(
-        self, sessions: Sequence[Session], candidates: Sequence[Sequence[int]]
-    ) -> list[list[float]]:
-        """Return what each candidate of each beam loses, in nats >= 0; ``inf`` drops it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hypothesis:
-    """A reply or the beginning of one. A value.
-
-    Attributes:
-        chain: The sessions behind its tokens.
-        states: The scorers' sessions, likewise.
-        tokens: Written so far, the end token left out.
-        score: Sum of log-probabilities in nats, penalties taken off; no length normalisation.
-        text: What the tokens write.
-        pending: Bytes that wait for the rest of their character.
-        spans: What is to be redacted of the text.
-        finish: Why it ended; None while it goes on.
-    """
-
-    chain: Chain
-    states: tuple[Session, ...] = ()
-    tokens: tuple[int, ...] = ()
-    score: float = 0.0
-    text: str = ""
-    pending: bytes = b""
-    spans: tuple[Redact, ...] = ()
-    finish: Finish | None = None
-
-    def judged(self) -> Hypothesis | None:
-        """Return it with what its sessions want redacted; None if they do not let it stand."""
-        spans = self.spans
-        for verdict in self.chain.verdicts:
-            if isinstance(verdict, Refuse | Rewind):
-                return None
-            if isinstance(verdict, Redact):
-                spans = (*spans, verdict)
-        return replace(self, spans=spans)
 
 
 class _Candidate(NamedTuple):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from elision.contract import Capability, Context, Delta
 from elision.errors import BusyError, CapabilityError, RequestError
-from elision.middleware.engines.beam import WIDTH, BeamScorer, BeamSearch, Hypothesis, root
+from elision.middleware.engines.beam import WIDTH, BeamSearch, root
 from elision.middleware.engines.causal import PREFILL_CHUNK
+from elision.middleware.engines.hypothesis import BeamScorer, Hypothesis
 from elision.middleware.engines.release import Release
-from elision.middleware.engines.sequence import CAPABILITIES, Job
+from elision.middleware.engines.sequence import CAPABILITIES, PATIENCE_S, Job
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from elision.contract import Request
     from elision.middleware.engines.causal import CausalModel, Prompt
     from elision.middleware.speculation.base import Drafter
-
-_PATIENCE_S: Final = 0.005
-"""How long a job that waits for its gate may keep the others waiting, per turn."""
 
 
 @dataclass(slots=True)
@@ -90,7 +88,7 @@ class BeamJob(Job):
         assert self._cache is not None
         if self._row is None:
             self._read_chunk(model, self._prompt, self._cache)
-        elif not wait(self.plan.pending, timeout=_PATIENCE_S).not_done:
+        elif not wait(self.plan.pending, timeout=PATIENCE_S).not_done:
             self._open_search(model, self._prompt, self._cache, self._row)
 
     def _read_chunk(self, model: CausalModel, prompt: Prompt, cache: DynamicCache) -> None:

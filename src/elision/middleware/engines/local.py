@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
 
 from elision.contract import Capability, Delta, Lexicon, Plan
 from elision.middleware.engines.causal import CausalModel
-from elision.middleware.engines.scoring import job_for
+from elision.middleware.engines.errand import Errand
+from elision.middleware.engines.jobs import job_for
 from elision.middleware.engines.sequence import CAPABILITIES, Item
 from elision.middleware.engines.worker import Worker
 from elision.middleware.speculation.base import Drafter, NoDraft
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from elision.settings import Settings
+
+T = TypeVar("T")
 
 
 class LocalEngine:
@@ -105,6 +109,17 @@ class LocalEngine:
                 yield item
         finally:
             self._worker.cancel(job)
+
+    def borrow(self, work: Callable[[CausalModel], T]) -> Future[T]:
+        """Have *work* done with the model on its thread, as one turn among the requests'.
+
+        Raises:
+            BusyError: If the queue is full.
+            EngineError: If the engine is closed.
+        """
+        errand = Errand(work)
+        self._worker.submit(errand)
+        return errand.result
 
     def stats(self) -> Mapping[str, float]:
         """Return gauges for metrics; see `Worker.stats`."""

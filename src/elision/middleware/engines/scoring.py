@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 from math import inf, nan
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -32,29 +32,12 @@ from elision.contract import (
 from elision.errors import BusyError, ContextLengthError, RequestError
 from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel
 from elision.middleware.engines.logprobs import report
-from elision.middleware.engines.sequence import CAPABILITIES, Item, Job
+from elision.middleware.engines.sequence import CAPABILITIES, PATIENCE_S, Job
 from elision.middleware.interventions.base import Chain
 from elision.middleware.speculation.base import Drafter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from transformers import DynamicCache
-
-_PATIENCE_S: Final = 0.005
-"""How long a job that waits for its gate may keep the others waiting, per turn."""
-
-
-def job_for(plan: Plan, deliver: Callable[[Item], None], *, deadline: float) -> Job:
-    """Return the job that *plan* asks for: to write a reply, to score a text, or both in turn."""
-    kind = ScoringJob if _gives_text(plan.request) else Job
-    return kind(plan, deliver, deadline)
-
-
-def _gives_text(request: Request) -> bool:
-    """Return whether a part of the reply is the caller's own text, to be scored."""
-    echoed = request.echo and (request.logprobs is not None or request.max_tokens == 0)
-    return request.answer is not None or echoed
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +224,7 @@ class ScoringJob(Job):
 
     def _begin_walk(self, model: CausalModel) -> None:
         """Open the sessions once nothing is pending: a gate must have spoken before."""
-        if wait(self.plan.pending, timeout=_PATIENCE_S).not_done:
+        if wait(self.plan.pending, timeout=PATIENCE_S).not_done:
             return
         given = self._given = Given.of(self.plan.request, model)
         self._walk = Walk.begin(self.plan, _context(self.plan, given, model))

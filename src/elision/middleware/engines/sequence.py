@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 CAPABILITIES = Capability.LOGITS | Capability.TOP_LOGPROBS | Capability.LOGIT_BIAS
 CAPABILITIES |= Capability.TOKEN_IDS | Capability.CONTINUE | Capability.REWIND
+CAPABILITIES |= Capability.HIDDEN
 
-_PATIENCE_S: Final = 0.005
+PATIENCE_S: Final = 0.005
 """How long one request that waits for its gate may keep the others waiting, per turn."""
 
 Item: TypeAlias = Delta | Exception | None
@@ -136,7 +137,7 @@ class Job:
 
     def _wait(self, model: CausalModel, prompt: Prompt, cache: DynamicCache, row: Tensor) -> None:
         """Open the choices once nothing is pending; until then let the others have their turn."""
-        _, late = wait(self.plan.pending, timeout=_PATIENCE_S)
+        _, late = wait(self.plan.pending, timeout=PATIENCE_S)
         if not late:
             self._begin(model, prompt, cache, row)
         elif time.monotonic() > self.deadline:

@@ -10,13 +10,17 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import torch
 
 from elision.errors import BusyError, ElisionError, EngineError
 from elision.middleware.engines.causal import CausalModel
+from elision.middleware.engines.errand import Errand
 from elision.middleware.engines.sequence import Job
 from elision.middleware.speculation.base import Drafter
+
+Work: TypeAlias = "Job | Errand[Any]"
 
 _log = logging.getLogger(__name__)
 
@@ -48,13 +52,13 @@ class Worker(threading.Thread):
         self._max_streams = max_streams
         self._queue_limit = queue_limit
         self._wake = threading.Condition()
-        self._waiting: deque[Job] = deque()
-        self._active: list[Job] = []
+        self._waiting: deque[Work] = deque()
+        self._active: list[Work] = []
         self._closed = False
         self._n_steps = 0
         self.start()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Work) -> None:
         """Put *job* in the queue.
 
         Raises:
@@ -73,7 +77,7 @@ class Worker(threading.Thread):
             self._waiting.append(job)
             self._wake.notify()
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: Work) -> None:
         """Drop *job* before its next step. Idempotent."""
         with self._wake:
             job.cancelled = True
@@ -116,12 +120,12 @@ class Worker(threading.Thread):
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
             return not self._closed
 
-    def _fits(self, job: Job) -> bool:
+    def _fits(self, job: Work) -> bool:
         """Return whether *job* may start now; one that is too wide for the engine runs alone."""
         n_active = sum(active.n_choices for active in self._active)
         return n_active == 0 or n_active + job.n_choices <= self._max_streams
 
-    def _step(self, job: Job) -> None:
+    def _step(self, job: Work) -> None:
         if job.cancelled:
             return
         self._n_steps += 1
@@ -139,6 +143,6 @@ class Worker(threading.Thread):
             if job.over:
                 job.deliver(None)
 
-    def _fail(self, job: Job, exc: Exception) -> None:
+    def _fail(self, job: Work, exc: Exception) -> None:
         job.cancelled = True
         job.deliver(exc)
