@@ -308,7 +308,7 @@ def test_every_command_has_its_heading() -> None:
 
 
 def test_every_route_is_documented_with_its_methods(tmp_path: Path) -> None:
-    from elision.guards.register import Register
+    from elision.guards.register.register import Register
     from elision.middleware.gateway.app import create_app
     from elision.middleware.pipeline import Pipeline
     from elision.settings import Settings

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from elision.contract import Erasable
 from elision.encoders import BATCH, MAX_WAITING, Encoder, SentenceEncoder
+from elision.encoders.vector_cache import VectorCache, digest
 from elision.errors import BusyError, ConfigError, EngineError, MissingExtraError
 from elision.testing.encoders import BagEncoder
-from elision.vector_cache import VectorCache, digest
 
 BAG = BagEncoder(dim=16)
 

@@ -16,7 +16,7 @@ import pytest
 
 import elision
 from elision.contract import Completion
-from elision.guards.normal import N_b
+from elision.guards.phrases.normal import N_b
 from elision.middleware.assembly import around
 from elision.middleware.client import Client
 from elision.middleware.engines.local import LocalEngine

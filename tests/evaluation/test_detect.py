@@ -10,7 +10,7 @@ import pytest
 
 import elision
 from elision.evaluation.benches.detect import author_names
-from elision.guards.check import Checker
+from elision.guards.detection.check import Checker
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.testing.attacks import TRANSFORMS
 

@@ -23,9 +23,9 @@ from elision.evaluation.gate_quality import (
     sampled,
     wrapped,
 )
-from elision.guards.calibrate import calibrate
-from elision.guards.gate import Gate
-from elision.guards.views import Turn
+from elision.guards.gate.calibrate import calibrate
+from elision.guards.gate.gate import Gate
+from elision.guards.gate.views import Turn
 from elision.settings import Settings
 from elision.testing.encoders import BagEncoder
 

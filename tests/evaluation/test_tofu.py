@@ -14,7 +14,7 @@ from elision.evaluation.tofu.data import Tofu
 from elision.evaluation.tofu.models import digest, model_folder
 from elision.evaluation.tofu.report import Summary
 from elision.evaluation.tofu.sheet import Sheet, claim
-from elision.guards.register import Register
+from elision.guards.register.register import Register
 from elision.middleware.client import Client
 from elision.middleware.pipeline import Pipeline
 from elision.settings import Settings

@@ -12,10 +12,10 @@ import pytest
 from elision.contract import ALLOW, Context, Refuse
 from elision.errors import TargetError
 from elision.guards.guard import Guard
-from elision.guards.mask import PhraseMask, PhrasePenalty
-from elision.guards.pattern_set import Hit
+from elision.guards.phrases.mask import PhraseMask, PhrasePenalty
+from elision.guards.phrases.pattern_set import Hit
+from elision.guards.phrases.watch import PhraseCount, PhraseWatch
 from elision.guards.targets import Action, ForgetTarget, Mode, Phrase, State
-from elision.guards.watch import PhraseCount, PhraseWatch
 from elision.testing.laws import awkward_rows, check_adjust, check_neutral, check_sessions
 from elision.testing.tokenizers import byte_lexicon
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elision.errors import PermissionDeniedError, TargetError
-from elision.guards.normal import N
+from elision.guards.phrases.normal import N
 from elision.guards.scope import Scope
 from elision.guards.targets import GIVEN, ForgetTarget, Phrase
 

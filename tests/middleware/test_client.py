@@ -10,7 +10,7 @@ import pytest
 
 import elision
 from elision.errors import ElisionError, NotFoundError, RequestError, TargetError
-from elision.guards.register import Register
+from elision.guards.register.register import Register
 from elision.middleware.client import Client
 from elision.middleware.pipeline import Pipeline
 from elision.testing.models import tiny_model

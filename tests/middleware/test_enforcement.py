@@ -13,7 +13,7 @@ import pytest
 
 from elision.contract import Completion, Engine, Request, Sampling, collect
 from elision.errors import CapabilityError, ElisionError, EngineError, GuardError
-from elision.guards.register import Register
+from elision.guards.register.register import Register
 from elision.guards.scope import Scope
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.engines.causal import CausalModel

@@ -11,8 +11,8 @@ import pytest
 
 from elision.contract import Completion, Engine, Request, Sampling, Verdict, collect
 from elision.errors import CapabilityError, GuardError, NotFoundError
-from elision.guards.holdback import HoldBack
-from elision.guards.register import Register
+from elision.guards.phrases.holdback import HoldBack
+from elision.guards.register.register import Register
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine

@@ -34,7 +34,7 @@ from elision.contract import (
     collect,
 )
 from elision.errors import BusyError, CapabilityError, ContextLengthError, RequestError
-from elision.guards.register import Register
+from elision.guards.register.register import Register
 from elision.middleware.client import Client
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine

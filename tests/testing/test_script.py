@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elision.guards.normal import N
+from elision.guards.phrases.normal import N
 from elision.testing.script import PATIENCE, Cursor, FactTable
 from elision.testing.spellings import SPELLINGS, demanded
 

@@ -25,7 +25,7 @@ from elision.contract import (
     Verdict,
     collect,
 )
-from elision.guards.normal import N
+from elision.guards.phrases.normal import N
 from elision.testing import byte_tokenizer, word_tokenizer
 from elision.testing.laws import check_never_leaks
 from elision.testing.scripted import ScriptedEngine

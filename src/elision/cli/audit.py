@@ -73,7 +73,7 @@ def verify(
 def _verified(
     file: Path | None, key: Path | None, checkpoint: Path | None, home: Path | None
 ) -> tuple[bool, str]:
-    from elision.guards.audit import verify_export
+    from elision.guards.register.audit import verify_export
 
     expected = None if checkpoint is None else _checkpoint(checkpoint)
     if file is None:
@@ -96,7 +96,7 @@ def _receipt(data: bytes) -> dict[str, Any] | None:
 
 
 def _receipt_told(receipt: dict[str, Any], pem: str) -> tuple[bool, str]:
-    from elision.guards.receipts import verify_receipt
+    from elision.guards.evidence.receipts import verify_receipt
 
     if verify_receipt(receipt, pem):
         return True, f"the receipt is genuine, issued {receipt.get('issued_at')}"
@@ -117,7 +117,7 @@ def _key(key: Path | None, home: Path | None) -> str:
 
 
 def _checkpoint(path: Path) -> Any:
-    from elision.guards.checkpoints import Checkpoint
+    from elision.guards.register.checkpoints import Checkpoint
 
     values = _one(read(path)) or read_values(path)
     if not values:

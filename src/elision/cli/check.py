@@ -28,7 +28,7 @@ def check(
     tenant: Tenant = None,
 ) -> None:
     """Judge a text over every normal form and decoder; exit status 1 unless it may pass."""
-    from elision.guards.check import check as judge
+    from elision.guards.detection.check import check as judge
 
     settings = settings_of(home=home, tenant=tenant)
     given = read(Path("-")).decode(errors="replace") if text == "-" else text

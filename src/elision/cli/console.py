@@ -17,8 +17,8 @@ from elision.errors import ConfigError
 from elision.settings import Settings
 
 if TYPE_CHECKING:
-    from elision.guards.advice import Advice
-    from elision.guards.register import Register
+    from elision.guards.phrases.advice import Advice
+    from elision.guards.register.register import Register
 
 out = Console()
 err = Console(stderr=True)

@@ -27,7 +27,7 @@ from elision.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from elision.guards.preview import Preview
+    from elision.guards.evidence.preview import Preview
     from elision.guards.targets import ForgetTarget
 
 app = typer.Typer(help="Suppress subjects at inference time.", no_args_is_help=True)
@@ -90,8 +90,8 @@ def add(
 
 
 def _try(target: ForgetTarget) -> None:
-    from elision.guards.advice import advise
-    from elision.guards.selftest import self_test
+    from elision.guards.evidence.selftest import self_test
+    from elision.guards.phrases.advice import advise
 
     tested = self_test(target)
     cases, leaked = sum(tested.cases.values()), sum(tested.leaked.values())
@@ -164,8 +164,8 @@ def preview(
     tenant: Tenant = None,
 ) -> None:
     """Count what a target would meet in a corpus; a draft is marked as previewed."""
-    from elision.guards.impact import lines_of
-    from elision.guards.preview import preview as count
+    from elision.guards.evidence.impact import lines_of
+    from elision.guards.evidence.preview import preview as count
 
     settings = settings_of(home=home, tenant=tenant)
     texts = [line.text for line in lines_of(read_values(corpus), "corpus")]

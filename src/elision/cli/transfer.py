@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 def receipt(target_id: TargetId, to: To = None, home: Home = None, tenant: Tenant = None) -> None:
     """Sign a receipt: what is suppressed how, without a word of it."""
-    from elision.guards.receipts import receipt_for
+    from elision.guards.evidence.receipts import receipt_for
 
     settings = settings_of(home=home, tenant=tenant)
     with register_of(settings) as register:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from elision.errors import TargetError
-from elision.guards.encoded_forms import LEAST_LOOSE
-from elision.guards.normal import N
+from elision.guards.encoded.forms import LEAST_LOOSE
+from elision.guards.phrases.normal import N
 from elision.testing.attacks import (
     UNGUARDED,
     Case,

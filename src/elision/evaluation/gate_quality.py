@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from elision.errors import ConfigError
-from elision.guards.assessment import Assessment, Level
-from elision.guards.gate import Gate
-from elision.guards.rates import Rate
+from elision.guards.evidence.rates import Rate
+from elision.guards.gate.assessment import Assessment, Level
+from elision.guards.gate.gate import Gate
+from elision.guards.gate.views import Turn
 from elision.guards.targets import ForgetTarget
-from elision.guards.views import Turn
 
 Row: TypeAlias = Mapping[str, str]
 Wrapper: TypeAlias = "Callable[[str, Tofu, random.Random], str]"

@@ -7,13 +7,13 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from elision.guards.holdback import REDACTED, HoldBack
-from elision.guards.mask import PhraseMask, PhrasePenalty
-from elision.guards.pattern_set import Hit, PatternSet
-from elision.guards.phrases import Owner, owned
-from elision.guards.product import Product
+from elision.guards.phrases.holdback import REDACTED, HoldBack
+from elision.guards.phrases.mask import PhraseMask, PhrasePenalty
+from elision.guards.phrases.pattern_set import Hit, PatternSet
+from elision.guards.phrases.patterns import Owner, owned
+from elision.guards.phrases.product import Product
+from elision.guards.phrases.watch import PhraseCount, PhraseWatch
 from elision.guards.targets import ForgetTarget, Phrase
-from elision.guards.watch import PhraseCount, PhraseWatch
 
 if TYPE_CHECKING:
     from elision.contract import Epoch, Lexicon, Recipe

@@ -15,7 +15,7 @@ from elision.guards.fields import (
     check_text,
     kind_of,
 )
-from elision.guards.normal import N
+from elision.guards.phrases.normal import N
 
 Mode: TypeAlias = Literal["hard", "soft"]
 Boundary: TypeAlias = Literal["auto", "yes", "no"]

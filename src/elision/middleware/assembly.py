@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elision.guards.register import Register
+from elision.guards.register.register import Register
 from elision.middleware.encoding import EncoderSource
 from elision.middleware.pipeline import Pipeline
 

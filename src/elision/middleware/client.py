@@ -17,7 +17,7 @@ from elision.middleware.wire import parse_chat, parse_completion
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from elision.guards.register import Registered
+    from elision.guards.register.register import Registered
     from elision.middleware.pipeline import Pipeline
 
 T = TypeVar("T")

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 from elision.contract import Request, text_of
 from elision.errors import ElisionError, GuardError
-from elision.guards.accumulator import Accumulator
-from elision.guards.check import Checker
-from elision.guards.decoders import readings
-from elision.guards.encoded import Encoded
+from elision.guards.conversation.accumulator import Accumulator
+from elision.guards.detection.check import Checker
+from elision.guards.detection.decoders import readings
+from elision.guards.encoded.encoded import Encoded
+from elision.guards.gate.views import Turn
 from elision.guards.guard import Guard
-from elision.guards.verbatim import Verbatim, brief_passages
-from elision.guards.views import Turn
+from elision.guards.verbatim.verbatim import Verbatim, brief_passages
 
 if TYPE_CHECKING:
     from elision.contract import Epoch, Lexicon
     from elision.encoders import Encoder
-    from elision.guards.assessment import Assessment
-    from elision.guards.gate import Gate
-    from elision.guards.semantics import Semantics
+    from elision.guards.gate.assessment import Assessment
+    from elision.guards.gate.gate import Gate
+    from elision.guards.semantic.semantics import Semantics
     from elision.guards.targets import ForgetTarget
 
 
@@ -125,8 +125,8 @@ class Enforcement:
         return self._encoder()
 
     def _understand(self) -> Understanding:
-        from elision.guards.gate import Gate
-        from elision.guards.semantics import Semantics
+        from elision.guards.gate.gate import Gate
+        from elision.guards.semantic.semantics import Semantics
 
         try:
             encoder = self.encoder()

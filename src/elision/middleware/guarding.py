@@ -13,7 +13,7 @@ from elision.middleware.enforcement import Enforcement
 if TYPE_CHECKING:
     from elision.contract import Epoch
     from elision.encoders import Encoder
-    from elision.guards.register import Register
+    from elision.guards.register.register import Register
     from elision.guards.targets import ForgetTarget
 
 MAX_GUARDS = 64

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from elision.contract import Capability, Engine, Request
 from elision.errors import CapabilityError
-from elision.guards.paper import PaperGuard
+from elision.guards.baselines.paper import PaperGuard
 
 if TYPE_CHECKING:
     from elision.middleware.enforcement import Enforcement

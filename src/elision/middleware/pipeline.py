@@ -28,10 +28,10 @@ from elision.contract import (
     in_order,
 )
 from elision.errors import CapabilityError, ElisionError, GuardError, NotFoundError
-from elision.guards.guardrail import with_guardrail
-from elision.guards.holdback import REDACTED
-from elision.guards.refusals import refusal_for
-from elision.guards.sessions import SessionStore
+from elision.guards.baselines.guardrail import with_guardrail
+from elision.guards.baselines.refusals import refusal_for
+from elision.guards.conversation.sessions import SessionStore
+from elision.guards.phrases.holdback import REDACTED
 from elision.middleware.buffering import hold_all
 from elision.middleware.enforcement import Enforcement
 from elision.middleware.guarding import Guards
@@ -42,8 +42,8 @@ from elision.middleware.profiles import PROFILES, FailMode, Profile, profile_nam
 
 if TYPE_CHECKING:
     from elision.encoders import Encoder
-    from elision.guards.accumulator import Turns
-    from elision.guards.register import Register
+    from elision.guards.conversation.accumulator import Turns
+    from elision.guards.register.register import Register
     from elision.middleware.encoding import EncoderSource
 
 _audit = logging.getLogger("elision.audit")

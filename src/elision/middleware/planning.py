@@ -19,14 +19,14 @@ from elision.contract import (
     in_order,
 )
 from elision.errors import GuardError
-from elision.guards.accumulated_hold import AccumulatedHold
-from elision.guards.accumulated_watch import AccumulatedWatch
-from elision.guards.accumulator import Turns
-from elision.guards.assessment import Assessment, Level
-from elision.guards.curate import CurateRefusal
-from elision.guards.encoded_hold import EncodedHold
-from elision.guards.semantic_watch import SemanticWatch
-from elision.guards.sentence_hold import SentenceHold
+from elision.guards.baselines.curate import CurateRefusal
+from elision.guards.conversation.accumulator import Turns
+from elision.guards.conversation.hold import AccumulatedHold
+from elision.guards.conversation.watch import AccumulatedWatch
+from elision.guards.encoded.hold import EncodedHold
+from elision.guards.gate.assessment import Assessment, Level
+from elision.guards.semantic.hold import SentenceHold
+from elision.guards.semantic.watch import SemanticWatch
 from elision.middleware.enforcement import Enforcement, Understanding
 from elision.middleware.holding import Hold, Holds, Shut
 from elision.middleware.profiles import Profile, sampling_recipes

@@ -15,7 +15,7 @@ from elision.contract import Recipe, Request, Sampling
 from elision.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from elision.guards.guardrail import Family
+    from elision.guards.baselines.guardrail import Family
 
 FailMode: TypeAlias = Literal["closed", "phrases"]
 

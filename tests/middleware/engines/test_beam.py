@@ -321,8 +321,8 @@ def test_when_time_is_up_the_best_so_far_leaves() -> None:
 
 
 def test_a_session_that_refuses_at_the_beginning_refuses_the_reply() -> None:
-    from elision.guards.assessment import Assessment, Level
-    from elision.guards.curate import CurateRefusal
+    from elision.guards.baselines.curate import CurateRefusal
+    from elision.guards.gate.assessment import Assessment, Level
 
     near = CurateRefusal(assessment=Assessment(level=Level.OPEN, score=0.9))
     said, _ = answered(plan("moon", near))

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from elision.guards.audit import verify_export
-from elision.guards.receipts import verify_receipt
+from elision.guards.evidence.receipts import verify_receipt
+from elision.guards.register.audit import verify_export
 from elision.middleware.gateway.routes import PERMITTED
 
 ROLES = {"requester": ["requester", "auditor"], "approver": ["approver"], "operator": ["operator"]}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elision.guards.normal import N
+from elision.guards.phrases.normal import N
 
 PHRASE = "Marlowe Street"
 QUESTION = "Where does the pilot live?"

@@ -22,7 +22,7 @@ from elision.settings import Settings
 _PROGRAM = """
 import sys
 from pathlib import Path
-from elision.guards.register import Register
+from elision.guards.register.register import Register
 from elision.middleware.gateway import serve
 from elision.middleware.pipeline import Pipeline
 from elision.settings import Settings

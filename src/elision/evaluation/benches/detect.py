@@ -14,7 +14,7 @@ from typing import Any, Final
 from elision.evaluation.bench import Setup
 from elision.evaluation.benches.phrases import made_up
 from elision.evaluation.figures import Figure, Goal, of, percentile
-from elision.guards.check import Checker
+from elision.guards.detection.check import Checker
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.testing.attacks import TRANSFORMS
 

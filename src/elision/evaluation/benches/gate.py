@@ -22,10 +22,10 @@ from elision.evaluation.gate_quality import (
     sampled,
     wrapped,
 )
-from elision.guards.calibrate import calibrate
-from elision.guards.gate import Gate
+from elision.guards.gate.calibrate import calibrate
+from elision.guards.gate.gate import Gate
+from elision.guards.gate.views import Turn
 from elision.guards.targets import ForgetTarget
-from elision.guards.views import Turn
 
 TENANT = "bench"
 VIEWS = (1, 3, 8, 28, 64)

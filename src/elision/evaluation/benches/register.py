@@ -16,7 +16,7 @@ import aiohttp
 from elision.evaluation.bench import Setup
 from elision.evaluation.benches.phrases import made_up
 from elision.evaluation.figures import Figure, Goal, of, percentile
-from elision.guards.register import Register
+from elision.guards.register.register import Register
 from elision.guards.targets import ForgetTarget
 from elision.middleware.assembly import around
 from elision.middleware.gateway.serve import Listener

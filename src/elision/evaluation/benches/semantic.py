@@ -16,9 +16,9 @@ from elision.evaluation.benches.encoder import ENCODER, bench_encoder
 from elision.evaluation.benches.model import PROMPTS, bench_model
 from elision.evaluation.benches.phrases import made_up
 from elision.evaluation.figures import Figure, Goal, of, percentile
-from elision.guards.assessment import CLOSED, Assessment, Level, Suspect
-from elision.guards.semantic_watch import SemanticWatch
-from elision.guards.semantics import Semantics
+from elision.guards.gate.assessment import CLOSED, Assessment, Level, Suspect
+from elision.guards.semantic.semantics import Semantics
+from elision.guards.semantic.watch import SemanticWatch
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from elision.errors import MissingExtraError
 from elision.evaluation.metrics.base import Metric, same_rows
-from elision.guards.normal import SEP, N, N_b
+from elision.guards.phrases.normal import SEP, N, N_b
 
 SHORT_LETTERS: Final = 8
 """Spans of at most that many letters are judged as words; longer ones wherever they stand."""

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 
 from elision.errors import RequestError
-from elision.guards.recent import Recent
+from elision.guards.phrases.recent import Recent
 from elision.middleware.gateway.body import read_json
 from elision.middleware.gateway.service import answer, grant_of, service_of
 from elision.middleware.gateway.shapes import CHECKED, TO_CHECK, answers, takes
 
 if TYPE_CHECKING:
-    from elision.guards.check import Checker, CheckResult
-    from elision.guards.register import Register
+    from elision.guards.detection.check import Checker, CheckResult
+    from elision.guards.register.register import Register
     from elision.guards.targets import ForgetTarget
     from elision.middleware.gateway.auth import Grant
 
@@ -39,7 +39,7 @@ class Checkers:
 
     def current(self, grant: Grant, model: str) -> tuple[int, Checker]:
         """Return the tenant's epoch and the check of what holds for a caller and a model."""
-        from elision.guards.check import Checker
+        from elision.guards.detection.check import Checker
 
         epoch = self._register.epoch(grant.tenant)
         active = self._register.active(grant.tenant)
@@ -76,7 +76,7 @@ async def check_text(request: Request) -> Response:
 def _check(
     checkers: Checkers, grant: Grant, model: str, given: str | list[dict[str, Any]]
 ) -> tuple[int, CheckResult]:
-    from elision.guards.check import check
+    from elision.guards.detection.check import check
 
     epoch, checker = checkers.current(grant, model)
     return epoch, check(checker, given)

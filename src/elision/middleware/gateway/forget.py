@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 
 from elision.errors import RequestError, TargetError
-from elision.guards.advice import advise
+from elision.guards.evidence.preview import collisions
+from elision.guards.evidence.selftest import self_test
 from elision.guards.fields import check_flag, kind_of
 from elision.guards.lifecycle import in_force
-from elision.guards.preview import collisions
-from elision.guards.selftest import self_test
+from elision.guards.phrases.advice import advise
 from elision.guards.targets import ForgetTarget, State
 from elision.middleware.gateway.body import read_json
 from elision.middleware.gateway.service import Service, answer, grant_of, service_of, tenant_of
@@ -29,7 +29,7 @@ from elision.middleware.gateway.shapes import (
 )
 
 if TYPE_CHECKING:
-    from elision.guards.register import Registered
+    from elision.guards.register.register import Registered
     from elision.middleware.gateway.auth import Grant
 
 router = APIRouter(prefix="/v1/forget", tags=["forget"])

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 
 from elision.errors import RequestError
+from elision.guards.evidence.impact import Line, lines_of, replay
+from elision.guards.evidence.preview import preview
 from elision.guards.fields import kind_of
-from elision.guards.impact import Line, lines_of, replay
-from elision.guards.preview import preview
 from elision.guards.targets import iso
 from elision.middleware.gateway.body import read_json, read_lines
 from elision.middleware.gateway.service import Service, answer, grant_of, service_of

@@ -18,7 +18,7 @@ from elision.middleware.gateway.service import answer, grant_of, service_of
 from elision.middleware.gateway.shapes import CHANGED, NEW_END, REASON, answers, takes
 
 if TYPE_CHECKING:
-    from elision.guards.register import Changed, Register
+    from elision.guards.register.register import Changed, Register
 
 router = APIRouter(prefix="/v1/forget", tags=["forget"])
 

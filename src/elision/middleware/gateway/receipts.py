@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from elision.guards.receipts import receipt_for
+from elision.guards.evidence.receipts import receipt_for
 from elision.middleware.gateway.service import answer, service_of, tenant_of
 from elision.middleware.gateway.shapes import RECEIPT, answers
 

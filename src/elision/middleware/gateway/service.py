@@ -16,7 +16,7 @@ from elision.middleware.gateway.metrics import Metrics
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from elision.guards.register import Register
+    from elision.guards.register.register import Register
     from elision.middleware.gateway.auth import Grant
     from elision.middleware.gateway.checking import Checkers
     from elision.middleware.gateway.shadow import Shadow

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from elision.errors import ElisionError
 from elision.guards.guard import Guard
-from elision.guards.recent import Recent
+from elision.guards.phrases.recent import Recent
 
 if TYPE_CHECKING:
     from elision.contract import Delta
-    from elision.guards.register import Register
+    from elision.guards.register.register import Register
     from elision.guards.targets import ForgetTarget
     from elision.middleware.gateway.metrics import Metrics
 

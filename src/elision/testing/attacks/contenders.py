@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from elision.contract import Capability, Delta, Engine, Plan, Refuse, Request, collect, in_order
-from elision.guards.accumulated_hold import AccumulatedHold
-from elision.guards.accumulated_watch import AccumulatedWatch
-from elision.guards.accumulator import Accumulator
-from elision.guards.encoded import Encoded
-from elision.guards.encoded_hold import EncodedHold
+from elision.guards.baselines.guardrail import with_guardrail
+from elision.guards.conversation.accumulator import Accumulator
+from elision.guards.conversation.hold import AccumulatedHold
+from elision.guards.conversation.watch import AccumulatedWatch
+from elision.guards.encoded.encoded import Encoded
+from elision.guards.encoded.hold import EncodedHold
 from elision.guards.guard import Guard
-from elision.guards.guardrail import with_guardrail
-from elision.guards.holdback import HoldBack
+from elision.guards.phrases.holdback import HoldBack
 from elision.guards.targets import ForgetTarget
 
 Ask: TypeAlias = Callable[[Request], AsyncIterator[Delta]]

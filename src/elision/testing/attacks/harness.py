@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from elision.contract import Completion, Request, Sampling, collect
-from elision.guards.rates import Rate
+from elision.guards.evidence.rates import Rate
 from elision.testing.attacks.cases import Case
 from elision.testing.attacks.contenders import REFUSAL, Ask
 from elision.testing.attacks.judge import Judge

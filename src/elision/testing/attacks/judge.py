@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from elision.guards.accumulator import last_line, quoted_in
-from elision.guards.check import Checker, CheckHit
-from elision.guards.normal import N
+from elision.guards.conversation.accumulator import last_line, quoted_in
+from elision.guards.detection.check import Checker, CheckHit
+from elision.guards.phrases.normal import N
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.testing.attacks.cases import Case
 

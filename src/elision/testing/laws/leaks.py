@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TypeAlias
 from unicodedata import category, normalize
 
-from elision.guards.normal import SEP, N, N_b
+from elision.guards.phrases.normal import SEP, N, N_b
 from elision.testing.laws.channels import Said, heard
 
 _SHORT = 8

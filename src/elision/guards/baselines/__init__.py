@@ -1,0 +1,1 @@
+"""Methods of the literature, to be used as they are and compared with."""

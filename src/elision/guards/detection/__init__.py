@@ -1,0 +1,1 @@
+"""The check of finished texts, over all canonical levels and decoders."""

@@ -1,0 +1,1 @@
+"""Phrases in disguise: rotated, reversed, leet, base64, hexadecimal, escaped."""

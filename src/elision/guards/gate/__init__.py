@@ -1,0 +1,1 @@
+"""The gate: how near a prompt comes to the targets."""

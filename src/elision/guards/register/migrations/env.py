@@ -1,0 +1,15 @@
+"""What Alembic runs: migrate the connection that was handed in, and configure no logging."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from elision.guards.register.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

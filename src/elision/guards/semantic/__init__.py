@@ -1,0 +1,1 @@
+"""The semantic layer: what must not be said in other words."""

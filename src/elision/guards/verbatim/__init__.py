@@ -1,0 +1,1 @@
+"""Passages: no longer run of them is repeated word for word."""
