@@ -607,6 +607,7 @@ class Screen(Protocol):
         ...
 
 
+@runtime_checkable
 class Erasable(Protocol):
     """A cache or store that can drop what it holds for a tenant."""
 

@@ -141,7 +141,7 @@ class ConflictError(ElisionError):
     """The object is not in a state that allows this, or an idempotency key names another request.
 
     Attributes:
-        code: ``illegal_transition`` or ``idempotency_conflict``.
+        code: ``illegal_transition``, ``idempotency_conflict`` or ``target_exists``.
     """
 
     status = 409

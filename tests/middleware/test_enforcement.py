@@ -291,3 +291,18 @@ async def test_guard_as_published_needs_a_local_engine(register: Register) -> No
     pipe = pipeline(register, TextEngine(FACT, name="model"))
     with pytest.raises(CapabilityError):
         await reply(pipe, ask(), profile="guard-paper")
+
+
+async def test_erasing_a_tenant_drops_what_memory_holds_of_him_and_only_of_him(
+    register: Register,
+) -> None:
+    class Counting(BagEncoder):
+        def erase(self, tenant: str, *, texts: Sequence[str] | None = None) -> int:
+            return 3
+
+    pipe = pipeline(register, encoder=Counting(dim=512))
+    for tenant in ("a", "b"):
+        register.add(subject(tenant=tenant), actor="x")
+        await reply(pipe, ask(options={"session": "s"}), tenant=tenant)
+    assert pipe.erase("a") == 5  # an enforcement, a session, three vectors
+    assert "Arromanches" not in (await reply(pipe, ask(), tenant="a")).text

@@ -27,6 +27,8 @@ from elision.errors import ElisionError
 
 if TYPE_CHECKING:
     from elision.contract import Delta
+    from elision.middleware.models.progress import Progress
+    from elision.settings import Settings
 
 app = typer.Typer(
     name="elision",
@@ -80,7 +82,20 @@ def serve(
     log_to_stderr()
     with progress() as bar:
         pipeline = assemble(settings, progress=bar)
+        _fetch_encoder(settings, bar)
     run(pipeline, settings)
+
+
+def _fetch_encoder(settings: Settings, bar: Progress) -> None:
+    """Have the gate's encoder here before the first target needs it; without it, say so."""
+    from elision.middleware.models.pull import pull as fetch
+
+    if not settings.encoder:
+        return
+    try:
+        fetch(settings.encoder, cache=settings.cache, progress=bar)
+    except ElisionError as exc:
+        err.print(f"[yellow]warning:[/] no sentence encoder yet: {escape(str(exc))}")
 
 
 @app.command()

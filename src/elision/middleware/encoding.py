@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from elision.contract import Erasable
 from elision.errors import EngineError
 
 if TYPE_CHECKING:
@@ -59,6 +61,11 @@ class EncoderSource:
 
         folder = pull(self._name, cache=self._cache, progress=self._progress)
         return SentenceEncoder.load(folder, name=self._name, threads=self._threads)
+
+    def erase(self, tenant: str, *, texts: Sequence[str] | None = None) -> int:
+        """Drop the vectors kept for *tenant*; return how many. See `Erasable`."""
+        encoder = self._encoder
+        return encoder.erase(tenant, texts=texts) if isinstance(encoder, Erasable) else 0
 
     def close(self) -> None:
         """Free the encoder. Idempotent."""

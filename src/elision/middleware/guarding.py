@@ -58,8 +58,16 @@ class Guards:
                 if found is None or found.epoch != epoch:
                     found = await asyncio.to_thread(self._compile, place)
                     self._keep(place, found)
-        self._compiled.move_to_end(place)
+        if place in self._compiled:  # a purge may have dropped it meanwhile
+            self._compiled.move_to_end(place)
         return found
+
+    def drop(self, tenant: str) -> int:
+        """Forget what was compiled for *tenant*; return how many enforcements that were."""
+        gone = [place for place in (*self._compiled,) if place[0] == tenant]
+        for place in gone:
+            self._compiled.pop(place, None)
+        return len(gone)
 
     async def _place(self, tenant: str, epoch: Epoch, model: str, key: str) -> _Place:
         known = self._scoped.get(tenant)

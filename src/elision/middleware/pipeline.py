@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from elision.contract import (
     Capability,
     Delta,
     Engine,
+    Erasable,
     Plan,
     Redact,
     Request,
@@ -109,6 +110,15 @@ class Pipeline:
             for key, value in getattr(engine, "stats", dict)().items():
                 total[key] = total.get(key, 0.0) + value
         return total
+
+    def erase(self, tenant: str, *, texts: Sequence[str] | None = None) -> int:
+        """Drop what memory holds for *tenant*; return how many things. See `Erasable`.
+
+        Compiled targets, vectors and sessions all go, whatever *texts* say; what is still needed
+        is made anew.
+        """
+        vectors = self._encoder.erase(tenant) if isinstance(self._encoder, Erasable) else 0
+        return self._guards.drop(tenant) + self._sessions.erase(tenant) + vectors
 
     async def run(
         self,

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elision.contract import Erasable
-from elision.encoders import BATCH, MAX_WAITING, Encoder, SentenceEncoder
+from elision.encoders import Encoder, SentenceEncoder
+from elision.encoders.encoder import BATCH, MAX_WAITING
 from elision.encoders.vector_cache import VectorCache, digest
 from elision.errors import BusyError, ConfigError, EngineError, MissingExtraError
 from elision.testing.encoders import BagEncoder
