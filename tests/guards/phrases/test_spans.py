@@ -44,7 +44,11 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "zero width": "\u200b".join,
     "full width": wide,
 }
-spelled = pytest.mark.parametrize("spelling", SPELLINGS)
+QUICK = ("as it is", "zero width")
+spelled = pytest.mark.parametrize(
+    "spelling",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SPELLINGS],
+)
 
 
 @dataclass(frozen=True)
