@@ -23,7 +23,7 @@ from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine
 
-N_TOKENS = 128
+N_TOKENS = 64
 N_TARGETS = 1_000
 _SYLLABLES = "ka lo mi ner tus vel dro pan shi qua bel fir gon hex jul".split()
 SUSPECTS = ("m0", "m1", "m2")
