@@ -1,4 +1,4 @@
-"""The vectors of all probes and exceptions of one tenant, searched exactly."""
+"""The vectors of all probes and exceptions of one tenant; what is found is exact."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Vectors: TypeAlias = NDArray[np.float32]
 
 _FIRST_K: Final = 16
+ROUNDING: Final = 2.0**-8
+"""Most by which bfloat16 moves the dot product of two unit vectors, twice over: 8 bits of mantissa
+round to within 2^-9 of a number, and the products' magnitudes sum to at most 1."""
 NOTHING: Final = -1.0
 """The cosine of a target that no view counts for."""
 
@@ -49,16 +52,16 @@ class ProbeIndex:
         sizes = [len(target.probes) for target in targets]
         self._owner = np.repeat(np.arange(len(targets)), sizes)
         self.n_probes = sum(sizes)
-        self._faiss = faiss.IndexFlatIP(vectors.shape[1])
-        self._faiss.add(vectors[: self.n_probes])
-        # The index has its own copy: look at that one instead of keeping a second.
-        self._probes: Vectors = (
-            faiss.rev_swig_ptr(self._faiss.get_xb(), self.n_probes * vectors.shape[1]).reshape(
-                self.n_probes, -1
-            )
-            if self.n_probes
-            else vectors[:0]
+        # A first pass over half-width vectors, for the search is bound by memory; what it finds is
+        # compared in full, and what it may have missed by rounding is allowed for.
+        narrow = faiss.ScalarQuantizer.QT_bf16
+        self._faiss = faiss.IndexScalarQuantizer(
+            vectors.shape[1], narrow, faiss.METRIC_INNER_PRODUCT
         )
+        self._probes = np.ascontiguousarray(vectors[: self.n_probes])
+        if self.n_probes:
+            self._faiss.train(self._probes[:1])
+            self._faiss.add(self._probes)
         self._exceptions = vectors[self.n_probes :].copy()
         self._rows = list(_rows(targets))
         texts = chain(_probes(targets), _exceptions(targets))
@@ -120,7 +123,7 @@ class ProbeIndex:
             for target in map(int, set(self._owner[rows.ravel()])):
                 if target not in found:
                     found[target] = self._cosine(target, views)
-            beyond = float(cosines[:, -1].max())  # nothing unseen is nearer
+            beyond = float(cosines[:, -1].max()) + ROUNDING  # nothing unseen is nearer
             seen = sorted(found.values(), reverse=True)[:n]
             settled = len(seen) == n and seen[-1] >= beyond
             if k == self.n_probes or settled or (beyond < floor and seen[0] >= beyond):
