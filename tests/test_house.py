@@ -23,7 +23,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "transformers", "faiss", "vllm", "langchain_core", "fastapi", "numpy")
 MAX_FILE, MAX_FUNCTION = 300, 60
 LONGER = {
-    "cli.py": "one command per function; splitting them would hide the list",
     "contract.py": "every room's nouns in one place is its point",
 }
 
