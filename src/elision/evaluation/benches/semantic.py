@@ -79,7 +79,7 @@ async def _ratios(
     try:
         for recipe in (None, *recipes.values()):
             await _rate(engine, PROMPTS[0], recipe, 4)
-        for turn, prompt in enumerate(PROMPTS[: setup.repeats(6, 2)] * setup.repeats(2, 1)):
+        for turn, prompt in enumerate(PROMPTS[: setup.repeats(6, 2)]):
             for level, recipe in recipes.items():
                 order = (None, recipe) if turn % 2 else (recipe, None)
                 rate = {bool(r): await _rate(engine, prompt, r, n_tokens) for r in order}
