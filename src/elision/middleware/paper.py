@@ -59,6 +59,13 @@ class PaperGuards:
         self._fitted: OrderedDict[tuple[str, Enforcement], PaperGuard | None] = OrderedDict()
         self._lock = asyncio.Lock()
 
+    def drop(self, tenant: str) -> int:
+        """Forget what was fitted for *tenant*; return how many guards that were."""
+        gone = [place for place in (*self._fitted,) if place[1].tenant == tenant]
+        for place in gone:
+            self._fitted.pop(place, None)
+        return len(gone)
+
     async def current(self, engine: Engine, rules: Enforcement) -> PaperGuard | None:
         """Return the guard for *engine*; None if no target has both probes and answers.
 
@@ -75,12 +82,13 @@ class PaperGuards:
             )
         place = engine.name, rules
         async with self._lock:
-            if place not in self._fitted:
-                self._fitted[place] = await asyncio.to_thread(_fit, engine, rules)
-                while len(self._fitted) > MAX_FITTED:
-                    self._fitted.popitem(last=False)
-            self._fitted.move_to_end(place)
-            return self._fitted[place]
+            fitted = self._fitted.pop(place, None)
+            if fitted is None:
+                fitted = await asyncio.to_thread(_fit, engine, rules)
+            self._fitted[place] = fitted
+            while len(self._fitted) > MAX_FITTED:
+                self._fitted.popitem(last=False)
+            return fitted
 
 
 def _fit(engine: Any, rules: Enforcement) -> PaperGuard | None:

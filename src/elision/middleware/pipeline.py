@@ -118,7 +118,8 @@ class Pipeline:
         is made anew.
         """
         vectors = self._encoder.erase(tenant) if isinstance(self._encoder, Erasable) else 0
-        return self._guards.drop(tenant) + self._sessions.erase(tenant) + vectors
+        compiled = self._guards.drop(tenant) + self._papers.drop(tenant)
+        return compiled + self._sessions.erase(tenant) + vectors
 
     async def run(
         self,
@@ -221,7 +222,10 @@ class Pipeline:
         else:
             hold = partial(defence.hold, request)
             deltas = held_back(engine.stream(plan), request, hold, refusal=refusal)
-        return hold_all(deltas, _judged(defence), refusal=refusal) if profile.buffered else deltas
+        if not profile.buffered:
+            return deltas
+        deadline = time.monotonic() + (request.timeout_s or self._timeout_s)
+        return hold_all(deltas, _judged(defence), refusal=refusal, deadline=deadline)
 
     def _earlier(self, request: Request, rules: Enforcement) -> Turns | None:
         session = request.options.get("session")

@@ -63,6 +63,10 @@ def _cost(setup: Setup) -> Iterator[Figure]:
         "gate.request_ms", took[1_000], "ms", goal=Goal(value=15, sense="<="), targets=1_000,
         probes=gates[1_000].n_probes, views="3: system text, question, both", **conditions,
     )  # fmt: skip
+    yield of(
+        "gate.encoder_ms", _encoding(request, encoder), "ms", views=3, **conditions,
+        what="the encoder alone on the same prompts' views",
+    )  # fmt: skip
     for n in TARGETS:
         if n != 1_000:
             yield of(
@@ -113,6 +117,17 @@ def _timed(gate: Gate, prompts: Sequence[Sequence[Turn]], encoder: SentenceEncod
         encoder.erase(TENANT)
         start = time.perf_counter()
         gate.assess(turns).result()
+        took.append((time.perf_counter() - start) * 1e3)
+    return took
+
+
+def _encoding(prompts: Sequence[Sequence[Turn]], encoder: SentenceEncoder) -> list[float]:
+    took = []
+    for turns in prompts:
+        texts = [turn.text for turn in turns]
+        encoder.erase(TENANT)
+        start = time.perf_counter()
+        encoder.embed([*texts, "\n".join(texts)], tenant=TENANT).result()
         took.append((time.perf_counter() - start) * 1e3)
     return took
 
