@@ -170,10 +170,17 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens counted over the whole request; ``completion_tokens`` leaves rewound ones out."""
+    """Tokens counted over the whole request; ``completion_tokens`` leaves rewound ones out.
+
+    Attributes:
+        prompt_tokens: Of the prompt.
+        completion_tokens: Of all choices.
+        cached_tokens: Those of the prompt whose keys and values were there already.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -346,6 +353,10 @@ class Plan:
         pending: Work that runs beside the prefill, such as the gate; the first token is chosen
             once all of it is done.
         decoder: ``sample``, or ``beam`` where a recipe scores whole beams.
+        profile: Name of the profile; what is recycled is kept apart by it.
+        speculation: Whether tokens are drafted: where it pays, never, or at every step.
+        reuse: Whether keys and values of earlier prompts may be used again, and kept for later
+            ones; off where a request must decode as it would on a fresh engine.
     """
 
     request: Request
@@ -355,6 +366,9 @@ class Plan:
     refusal: str = ""
     pending: tuple[Future[Any], ...] = ()
     decoder: Literal["sample", "beam"] = "sample"
+    profile: str = "plain"
+    speculation: Literal["auto", "off", "force"] = "off"
+    reuse: bool = False
 
 
 @runtime_checkable
