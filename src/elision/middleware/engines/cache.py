@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 FIRST_TOKENS = 256
 """Tokens a layer has room for at least."""
@@ -72,4 +72,17 @@ def growing_cache(config: Any) -> DynamicCache:
     layers = cast("list[Any]", cache.layers)
     made = cast("Any", GrowingLayer)
     cache.layers = [made() if type(layer) is DynamicLayer else layer for layer in layers]
+    return cache
+
+
+def full_cache(config: Any) -> DynamicCache:
+    """Return an empty cache for a model of *config* that keeps every token in every layer.
+
+    So it can be cut and compacted anywhere, and windows are the masks' affair: they cost memory
+    only. Layers that keep no keys, or more than keys and values, stay transformers' own.
+    """
+    cache = DynamicCache(config=config)
+    layers = cast("list[Any]", cache.layers)
+    made, kept = cast("Any", GrowingLayer), (DynamicLayer, DynamicSlidingWindowLayer)
+    cache.layers = [made() if type(layer) in kept else layer for layer in layers]
     return cache
