@@ -24,12 +24,12 @@ class Successor(NamedTuple):
     Attributes:
         token: What followed.
         length: Tokens of the longest suffix it followed, at most `LONGEST`.
-        count: How often it was seen to follow, among the places looked at.
+        n_seen: How often it was seen to follow, among the places looked at.
     """
 
     token: int
     length: int
-    count: int
+    n_seen: int
 
 
 class Spine:
@@ -97,7 +97,7 @@ class Spine:
                 if (length, place) > (known[0], known[1]):
                     known[0], known[1] = length, place
         order = sorted(found.items(), key=lambda item: item[1][:2], reverse=True)
-        return [Successor(token, length, count) for token, (length, _, count) in order]
+        return [Successor(token, length, n_seen) for token, (length, _, n_seen) in order]
 
     def _matches(self, context: Sequence[int], most: int) -> dict[int, int]:
         """Return where suffixes of *context* end in the text, and how long they are."""
