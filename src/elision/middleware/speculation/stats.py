@@ -22,6 +22,9 @@ PRIOR_WEIGHT: Final = 20.0
 DECAY: Final = 0.995
 REFRESH_TRIALS: Final = 32
 
+REACH: Final = 0.02
+"""The least weight in a best tree of some 16 nodes."""
+
 _N_BUCKETS: Final = len(PROB_EDGES) + 2
 _LEAST, _MOST = 1e-4, 0.98
 
@@ -124,6 +127,41 @@ class RankStats:
 
     def __repr__(self) -> str:
         return f"RankStats(k={self.k}, n_trials={self._n_trials})"
+
+
+class Shadow:
+    """Follows a tree that was not drafted: plain decoding tells what drafting would gain.
+
+    Lives for one reply. A text that comes token by token is cut into the steps that a tree of all
+    nodes above a weight would have made of it, and every token is a trial at the depth at which
+    that tree would have met it.
+    """
+
+    def __init__(self, stats: RankStats, *, reach: float = REACH) -> None:
+        self._stats = stats
+        self._reach = reach
+        self._depth, self._weight = 1, 1.0
+
+    def see(self, ids: Sequence[int], probs: Sequence[float], token: int) -> int | None:
+        """Count the trial of the row of the token before *token*; see `RankStats.observe`.
+
+        Args:
+            ids: That row, as it was before that token was scored.
+            probs: Its stored probabilities.
+            token: What came.
+        """
+        rank = self._stats.observe(ids, probs, token, self._depth)
+        if rank is not None:
+            self._weight *= self._stats.weight(rank, probs[rank], self._depth)
+        if rank is None or self._weight < self._reach:
+            self.restart()
+        else:
+            self._depth += 1
+        return rank
+
+    def restart(self) -> None:
+        """Begin a step: after a rewind, or behind a step that was drafted."""
+        self._depth, self._weight = 1, 1.0
 
 
 def _prior(rank: int, bucket: int) -> float:
