@@ -112,7 +112,7 @@ def _truncate(layer: Any, kind: _Kind, n: int) -> None:
 def _layers(cache: Cache) -> Iterator[tuple[Any, _Kind]]:
     """Yield the layers that hold something, each with its kind."""
     layers: list[Any] = list(cache.layers)
-    kinds = {made: _kind(made) for made in {type(layer) for layer in layers}}
+    kinds: dict[type, _Kind] = {made: _kind(made) for made in {type(layer) for layer in layers}}
     for layer in layers:
         kind = kinds[type(layer)]
         if kind != "empty" and layer.is_initialized:

@@ -181,13 +181,13 @@ def chain_masks(
 
 
 def tree_positions(
-    n_past: int, draft: Draft, device: torch.device | str, *, first: int = 0
+    n_past: int, draft: Draft, device: torch.device | str = "cpu", *, first: int = 0
 ) -> Tensor:
     """Return the position of every node from *first* on, the root's first; ``(1, n + 1)``."""
     return (_depths(draft.parents, torch.device(device))[first:] + n_past).unsqueeze(0)
 
 
-def chain_positions(n_past: int, n_new: int, device: torch.device | str) -> Tensor:
+def chain_positions(n_past: int, n_new: int, device: torch.device | str = "cpu") -> Tensor:
     """Return the positions of *n_new* tokens in a row, ``(1, n_new)``."""
     return torch.arange(n_past, n_past + n_new, device=device).unsqueeze(0)
 
