@@ -52,6 +52,9 @@ class Controller:
     than 0 elsewhere; hence C stays :math:`\ge 0`. Without the cap
     :math:`C = C_0 + (1 + \epsilon) \sum a_i p - \sum s_i`; the cap only lowers C. ∎
 
+    Drafting that takes longer than that and is never scored is charged all the same: where `room`
+    is asked first it ends once the ledger cannot pay, one such round past the bound.
+
     What a round takes beyond :math:`t_{hi}(B + m) + d\,m + t(B)` is an interruption, which would
     have met a plain step as well: it is not charged. A ledger in debt drafts nothing until plain
     steps have earned it out.

@@ -187,7 +187,7 @@ class CostCurve:
         cls,
         timer: Timer,
         *,
-        budget_s: float = 3.0,
+        budget_s: float = 4.0,
         contexts: tuple[int, int] = (64, 512),
         clock: Callable[[], float] = time.perf_counter,
     ) -> Self:

@@ -127,6 +127,6 @@ def _slopes(
 
 def _spread(took: Mapping[Cell, Sequence[float]], median: Mapping[Cell, float]) -> float:
     ratios = [s / median[cell] for cell, seconds in took.items() for s in seconds]
-    if len(ratios) < N_TIMINGS * len(took):
+    if len(ratios) < 3 * len(took):
         return SPREAD
     return min(1.5, max(1.02, percentile_90(ratios)))
