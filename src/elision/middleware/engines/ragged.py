@@ -1,32 +1,22 @@
 """Several sequences in one forward, each against its own cache and with its own tree.
 
-The tokens of all sequences stand side by side on one row, so every linear layer runs once. Only
-attention must tell them apart: for the length of the forward the model's attention is ours, which
-takes each sequence's queries to that sequence's own keys and hands them to the model's own
-attention function. So soft caps, sinks and grouped heads stay the model's business.
-
-The segments reach our function as the closure that is registered for this forward. A keyword
-argument would have to pass through every layer (not all architectures forward theirs), the cache
-is not shown to attention functions at all, and a context variable would be state of this module.
+The tokens of all sequences stand side by side on one row, so every linear layer runs once and
+reads its weights once; only attention has to tell them apart, see `rows`.
 """
 
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from transformers.cache_utils import Cache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from elision.middleware.engines.cache import full_cache
+from elision.middleware.engines.rows import Part, Rows, attending
 from elision.middleware.speculation.base import NOTHING, Draft
 from elision.middleware.speculation.compaction import can_compact, tree_slots
 from elision.middleware.speculation.masks import Masks, Windows, tree_masks, tree_positions
@@ -116,10 +106,11 @@ def _masks(model: Any, windows: Windows, config: Any, segment: Segment) -> Masks
 
 
 def _score_together(model: Any, segments: Sequence[Segment]) -> list[Tensor]:
-    rows = _Rows(model, segments)
+    config = model.config.get_text_config()
+    rows = Rows(config, list(_parts(model, config, segments)))
     tokens = [token for s in segments for token in s.tokens]
     positions = [s.n_past + depth for s in segments for depth in s.draft.depths]
-    with _attending(model.config.get_text_config(), rows.attend):
+    with attending(config, rows.attend):
         out = model(
             input_ids=torch.tensor([tokens], device=model.device),
             position_ids=torch.tensor([positions], device=model.device),
@@ -129,149 +120,13 @@ def _score_together(model: Any, segments: Sequence[Segment]) -> list[Tensor]:
     return list(out.logits[0].split([len(s.tokens) for s in segments]))
 
 
-@contextmanager
-def _attending(config: Any, attend: Any) -> Iterator[None]:
-    """Have models of *config* attend by *attend*; of masks they then make none of their own."""
-    functions = cast("MutableMapping[str, Any]", ALL_ATTENTION_FUNCTIONS)
-    name, usual = f"elision_ragged_{id(attend):x}", config._attn_implementation
-    functions[name] = attend
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual
-        del functions[name]
-
-
-@dataclass(slots=True)
-class _Part:
-    """A segment, where it stands on the row, and whom its tokens may look at."""
-
-    cache: DynamicCache
-    span: slice
-    masks: Masks | None
-    _stacked: dict[tuple[str, int], Tensor] = field(default_factory=dict)
-
-    def mask(self, kind: str) -> Tensor | None:
-        """Return the mask of a layer of *kind*."""
-        return self.masks[kind] if isinstance(self.masks, dict) else self.masks
-
-    def stacked(self, kind: str, n_heads: int) -> Tensor | None:
-        """Return the mask of a layer of *kind* *n_heads* times, one below the other."""
-        mask = self.mask(kind)
-        if mask is None or n_heads == 1:
-            return mask
-        if (kind, n_heads) not in self._stacked:
-            self._stacked[kind, n_heads] = mask.repeat(1, 1, n_heads, 1)
-        return self._stacked[kind, n_heads]
-
-
-class _Rows(Cache):
-    """Stands in for a cache during one forward; new states go to their segment's own."""
-
-    def __init__(self, model: Any, segments: Sequence[Segment]) -> None:
-        super().__init__(layers=[])
-        config = model.config.get_text_config()
-        self._usual = config._attn_implementation
-        windows = Windows.of(config)
-        self._kinds: Sequence[str] = config.layer_types if windows.kinds else ()
-        self._parts = list(_parts(model, windows, config, segments))
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Append each segment's states to its own cache; return the new states alone."""
-        for part in self._parts:
-            keys, values = key_states[:, :, part.span], value_states[:, :, part.span]
-            part.cache.update(keys, values, layer_idx, *args, **kwargs)
-        return key_states, value_states
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Raise: whoever asks would take the answer for every segment's.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError("the rows of several sequences have no length in common")
-
-    def attend(
-        self,
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, None]:
-        """Attend segment by segment; what transformers calls an attention function.
-
-        Args:
-            module: The attention layer.
-            query: Queries of all segments, shape ``(1, heads, T, width)``.
-            key: The new keys; not needed, each segment's cache has them.
-            value: The new values, likewise.
-            attention_mask: None.
-            kwargs: What the layer tells its attention function.
-
-        Returns:
-            What each token has read, shape ``(1, T, heads, width)``, and no weights.
-        """
-        index = module.layer_idx
-        kind = str(self._kinds[index]) if self._kinds else ""
-        usual = _function(module, self._usual)
-        plain = usual is sdpa_attention_forward and _is_plain(query, kwargs)
-        read = []
-        for part in self._parts:
-            layer, asked = cast("Any", part.cache.layers[index]), query[:, :, part.span]
-            if plain:
-                read.append(_attend_in_groups(asked, layer, part, kind, kwargs.get("scaling")))
-            else:
-                mask = part.mask(kind)
-                read.append(usual(module, asked, layer.keys, layer.values, mask, **kwargs)[0])
-        return torch.cat(read, dim=1), None
-
-
-def _parts(
-    model: Any, windows: Windows, config: Any, segments: Sequence[Segment]
-) -> Iterator[_Part]:
-    start = 0
+def _parts(model: Any, config: Any, segments: Sequence[Segment]) -> Iterator[Part]:
+    start, windows = 0, Windows.of(config)
     for segment in segments:
-        end = start + len(segment.tokens)
         sees_all = not segment.draft.tokens and not windows.binds(segment.n_past + 1)
         masks = None if sees_all else _masks(model, windows, config, segment)
-        yield _Part(segment.cache, slice(start, end), masks)
-        start = end
-
-
-def _function(module: Any, name: str) -> Any:
-    """Return the function that *module* would attend by: its own file's, as it looks it up."""
-    names = vars(sys.modules[type(module).__module__])
-    return names["ALL_ATTENTION_FUNCTIONS"].get_interface(name, names["eager_attention_forward"])
-
-
-def _is_plain(query: Tensor, kwargs: dict[str, Any]) -> bool:
-    """Return whether attention is softmax(QK)V and no more, on a CPU."""
-    odd = ("softcap", "position_bias", "cache", "s_aux")
-    return query.device.type == "cpu" and all(kwargs.get(name) is None for name in odd)
-
-
-def _attend_in_groups(
-    query: Tensor, layer: Any, part: _Part, kind: str, scaling: float | None
-) -> Tensor:
-    """Attend with the heads that share keys stacked as if they were more queries.
-
-    transformers copies keys and values for every head instead, prefix included, in every layer.
-    """
-    heads, n, width = query.shape[1:]
-    n_shared = heads // layer.keys.shape[1]
-    read = scaled_dot_product_attention(
-        query.reshape(1, -1, n_shared * n, width),
-        layer.keys,
-        layer.values,
-        attn_mask=part.stacked(kind, n_shared),
-        scale=scaling,
-    )
-    return read.reshape(1, heads, n, -1).transpose(1, 2)
+        yield Part(segment.cache, start, len(segment.tokens), masks)
+        start += len(segment.tokens)
 
 
 # --- self-test -----------------------------------------------------------------------------------
@@ -289,8 +144,13 @@ def can_be_ragged(model: PreTrainedModel) -> bool:
     lengths, one of them beyond the shortest window. Takes ten forwards over a handful of tokens,
     and answers for `score_trees` with *grouped* as well. Whether a lone tree is scored rightly is
     another question, see `is_tree_capable`. Never raises: a model that breaks is one that cannot.
+
+    No, too, where rotary frequencies follow the longest position of a forward (dynamic and long
+    scaling): there a long neighbour would turn a short sequence's keys otherwise.
     """
     try:
+        if _stretches(model):
+            return False
         with torch.inference_mode():
             alone = _sample_segments(model)
             shared = copy.deepcopy(alone)
@@ -301,6 +161,13 @@ def can_be_ragged(model: PreTrainedModel) -> bool:
             return all(map(_agree, [*got, *got_grouped], [*want, want[-1]]))
     except Exception:  # whatever breaks inside a model that nobody has tried means no
         return False
+
+
+def _stretches(model: Any) -> bool:
+    """Return whether what a position means depends on the other positions of the forward."""
+    found = [getattr(module, "rope_type", "") for module in model.modules()]
+    kinds = {kind for one in found for kind in (one.values() if isinstance(one, dict) else [one])}
+    return any("dynamic" in kind or kind == "longrope" for kind in kinds if isinstance(kind, str))
 
 
 def _sample_segments(model: Any) -> list[Segment]:

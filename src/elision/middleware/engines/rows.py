@@ -1,0 +1,181 @@
+"""The tokens of several sequences on one row: whose keys are whose, and who attends to whom.
+
+For the length of a forward the model's attention is `Rows.attend`, which takes each sequence's
+queries to that sequence's own keys and hands them to the model's own attention function. So soft
+caps, sinks and grouped heads stay the model's business.
+
+The sequences reach the attention function as the bound method that is registered for the forward.
+A keyword argument would have to pass through every layer (not all architectures forward theirs),
+attention functions are not shown the cache, and a context variable would be state of this module.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.cache_utils import Cache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from elision.middleware.speculation.masks import Masks, Windows
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+
+@dataclass(slots=True)
+class Part:
+    """A sequence's share of the row, and whom its tokens may look at.
+
+    Attributes:
+        cache: The sequence's own, every layer of full length.
+        start: Where its tokens begin on the row.
+        n: How many they are.
+        masks: As `tree_masks` makes them; None if every token sees everything.
+    """
+
+    cache: DynamicCache
+    start: int
+    n: int
+    masks: Masks | None
+    _stacked: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+
+    def mask(self, kind: str) -> Tensor | None:
+        """Return the mask of a layer of *kind*."""
+        return self.masks[kind] if isinstance(self.masks, dict) else self.masks
+
+    def stacked(self, kind: str, n_heads: int) -> Tensor | None:
+        """Return the mask of a layer of *kind* *n_heads* times, one below the other."""
+        mask = self.mask(kind)
+        if mask is None or n_heads == 1:
+            return mask
+        if (kind, n_heads) not in self._stacked:
+            self._stacked[kind, n_heads] = mask.repeat(1, 1, n_heads, 1)
+        return self._stacked[kind, n_heads]
+
+
+class Rows(Cache):
+    """Stands in for a cache during one forward; new states go to their sequence's own.
+
+    Args:
+        config: The text part of the model's configuration, as it stands outside of the forward.
+        parts: The sequences, in the order in which they stand on the row.
+    """
+
+    def __init__(self, config: Any, parts: Sequence[Part]) -> None:
+        super().__init__(layers=[])
+        self._usual: str = config._attn_implementation
+        self._kinds: Sequence[str] = config.layer_types if Windows.of(config).kinds else ()
+        self._parts = parts
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append each sequence's states to its own cache; return the new states alone."""
+        for part in self._parts:
+            keys = key_states.narrow(2, part.start, part.n)
+            values = value_states.narrow(2, part.start, part.n)
+            part.cache.update(keys, values, layer_idx, *args, **kwargs)
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Raise: whoever asks would take one answer for every sequence's.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("the rows of several sequences have no length in common")
+
+    def attend(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """Attend sequence by sequence; what transformers calls an attention function.
+
+        Args:
+            module: The attention layer.
+            query: Queries of all sequences, shape ``(1, heads, T, width)``.
+            key: The new keys; not needed, each sequence's cache has them.
+            value: The new values, likewise.
+            attention_mask: None.
+            kwargs: What the layer tells its attention function.
+
+        Returns:
+            What each token has read, shape ``(1, T, heads, width)``, and no weights.
+        """
+        index = module.layer_idx
+        kind = str(self._kinds[index]) if self._kinds else ""
+        usual = _function(module, self._usual)
+        plain = usual is sdpa_attention_forward and _is_plain(query, kwargs)
+        read = []
+        for part in self._parts:
+            layer = cast("Any", part.cache.layers[index])
+            asked = query.narrow(2, part.start, part.n)
+            if plain:
+                read.append(_attend_in_groups(asked, layer, part, kind, kwargs.get("scaling")))
+            else:
+                mask = part.mask(kind)
+                read.append(usual(module, asked, layer.keys, layer.values, mask, **kwargs)[0])
+        return torch.cat(read, dim=1), None
+
+
+def _function(module: Any, name: str) -> Any:
+    """Return the function that *module* would attend by: its own file's, as it looks it up."""
+    names = vars(sys.modules[type(module).__module__])
+    return names["ALL_ATTENTION_FUNCTIONS"].get_interface(name, names["eager_attention_forward"])
+
+
+def _is_plain(query: Tensor, kwargs: dict[str, Any]) -> bool:
+    """Return whether attention is softmax(QK)V and no more, on a CPU."""
+    odd = ("softcap", "position_bias", "cache", "s_aux")
+    return query.device.type == "cpu" and all(kwargs.get(name) is None for name in odd)
+
+
+def _attend_in_groups(
+    query: Tensor, layer: Any, part: Part, kind: str, scaling: float | None
+) -> Tensor:
+    """Attend with the heads that share keys stacked as if they were more queries.
+
+    transformers copies keys and values for every head instead, prefix included, in every layer.
+    """
+    heads, n, width = query.shape[1:]
+    n_shared = heads // layer.keys.shape[1]
+    read = scaled_dot_product_attention(
+        query.reshape(1, -1, n_shared * n, width),
+        layer.keys,
+        layer.values,
+        attn_mask=part.stacked(kind, n_shared),
+        scale=scaling,
+    )
+    return read.reshape(1, heads, n, -1).transpose(1, 2)
+
+
+@contextmanager
+def attending(config: Any, attend: Any) -> Iterator[None]:
+    """Have models of *config* attend by *attend*; masks they then make none of their own.
+
+    Args:
+        config: The text part of a model's configuration; the same again afterwards.
+        attend: What transformers calls an attention function.
+    """
+    functions = cast("MutableMapping[str, Any]", ALL_ATTENTION_FUNCTIONS)
+    name, usual = f"elision_ragged_{id(attend):x}", config._attn_implementation
+    functions[name] = attend
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
+        del functions[name]
