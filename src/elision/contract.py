@@ -355,8 +355,8 @@ class Plan:
         decoder: ``sample``, or ``beam`` where a recipe scores whole beams.
         profile: Name of the profile; what is recycled is kept apart by it.
         speculation: Whether tokens are drafted: where it pays, never, or at every step.
-        reuse: Whether keys and values of earlier prompts may be used again, and kept for later
-            ones; off where a request must decode as it would on a fresh engine.
+        reuse: Whether it may be decoded in one forward with other requests, and on keys and values
+            of earlier prompts; off where it must decode as it would alone on a fresh engine.
     """
 
     request: Request

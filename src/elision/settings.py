@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     threads: Annotated[
         int, Field(ge=0, description="Compute threads of the local model; 0 measures once.")
     ] = 0
+    prefix_cache_mb: Annotated[
+        int, Field(ge=0, description="Memory for keys and values of earlier prompts; 0: none.")
+    ] = 512
     encoder: Annotated[
         str | None,
         Field(description="Sentence encoder of the gate: alias, hub id or folder; none: no gate."),

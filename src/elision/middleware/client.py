@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OWN = ("profile", "rng", "session", "timeout_s")
+_OWN = ("deterministic", "profile", "rng", "session", "speculation", "timeout_s")
 """Options that are no field of OpenAI's body."""
+_CARRIED = ("deterministic", "rng", "session", "speculation")
+"""Those of them that travel in its ``elision`` object."""
 
 
 class Client:
@@ -31,8 +33,8 @@ class Client:
 
     Every method has an async twin whose name begins with ``a``. Options are OpenAI's fields
     (``temperature``, ``max_tokens``, ``stop``, ``seed``, ``n``, ``logprobs`` ...) plus ``profile``,
-    ``rng``, ``session`` and ``timeout_s``. Close it, or use it in a ``with`` block, to free the
-    model.
+    ``deterministic``, ``rng``, ``session``, ``speculation`` and ``timeout_s``. Close it, or use it
+    in a ``with`` block, to free the model.
 
     Attributes:
         model: The model's alias.
@@ -147,7 +149,10 @@ class Client:
             TargetError: If it cannot be registered as given; the message says why.
         """
         body = {"title": title, "phrases": list(phrases), **fields}
-        return self._pipeline.register.add(ForgetTarget.from_body(body, tenant=self.tenant))
+        target = ForgetTarget.from_body(body, tenant=self.tenant)
+        registered = self._pipeline.register.add(target)
+        self._pipeline.flush(self.tenant)
+        return registered
 
     async def aforget(
         self, title: str, phrases: Sequence[str | Mapping[str, Any]], **fields: Any
@@ -166,6 +171,7 @@ class Client:
             NotFoundError: If there is no such target.
         """
         self._pipeline.register.revoke(self.tenant, target_id, reason=reason)
+        self._pipeline.flush(self.tenant)
 
     def targets(self) -> tuple[ForgetTarget, ...]:
         """Return the targets in force."""
@@ -220,7 +226,7 @@ class Client:
     def _body(self, options: Mapping[str, Any], **own: Any) -> dict[str, Any]:
         body = {k: v for k, v in options.items() if k not in _OWN and v is not None}
         elision = dict(body.pop("elision", {}))
-        elision |= {k: options[k] for k in ("rng", "session") if options.get(k) is not None}
+        elision |= {k: options[k] for k in _CARRIED if options.get(k) is not None}
         return {"model": self.model, **body, **own, "elision": elision}
 
     def _deltas(self, request: Request, options: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:

@@ -119,7 +119,15 @@ class Pipeline:
         """
         vectors = self._encoder.erase(tenant) if isinstance(self._encoder, Erasable) else 0
         compiled = self._guards.drop(tenant) + self._papers.drop(tenant)
-        return compiled + self._sessions.erase(tenant) + vectors
+        return compiled + self._sessions.erase(tenant) + vectors + self.flush(tenant)
+
+    def flush(self, tenant: str) -> int:
+        """Drop what engines keep of *tenant*'s earlier replies; return how many things.
+
+        Called when targets change: what was decoded under other targets is not used again.
+        """
+        engines = self._engines.values()
+        return sum(e.erase(tenant) for e in engines if isinstance(e, Erasable))
 
     async def run(
         self,
@@ -207,7 +215,13 @@ class Pipeline:
         if profile.refuse_above is not None:
             seed = request.sampling.seed
             refusal = refusal_for(secrets.token_hex(8) if seed is None else seed)
-        plan = Plan(request=request, tenant=tenant, epoch=defence.rules.epoch, refusal=refusal)
+        plan = Plan(
+            request=request,
+            tenant=tenant,
+            epoch=defence.rules.epoch,
+            refusal=refusal,
+            **profile.decoding(request.options),
+        )
         if engine.lexicon is not None and Capability.LOGITS in engine.capabilities:
             recipes = await asyncio.to_thread(defence.recipes, request, engine.lexicon)
             if profile.decoder == "beam":

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from elision.contract import Recipe, Request, Sampling
 from elision.errors import NotFoundError
+from elision.middleware.speculation.base import Mode
 
 if TYPE_CHECKING:
     from elision.guards.baselines.guardrail import Family
@@ -39,6 +40,8 @@ class Profile:
         decoder: How tokens are chosen; see `Plan.decoder`.
         fail_mode: What a gate that fails means: ``closed`` ends the request in an error,
             ``phrases`` goes on with phrases, passages and encodings alone, and says so.
+        speculation: Whether tokens are drafted: where it pays, never, or at every step.
+        reuse: See `Plan.reuse`.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Profile:
     guardrail: Family | None = None
     decoder: Literal["sample", "beam"] = "sample"
     fail_mode: FailMode = "closed"
+    speculation: Mode = "auto"
+    reuse: bool = True
 
     @property
     def assesses(self) -> bool:
@@ -64,6 +69,22 @@ class Profile:
         if temperature is None:
             temperature = 1.0 if self.temperature is None else self.temperature
         return replace(request, sampling=replace(request.sampling, temperature=temperature))
+
+    def decoding(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how a plan is decoded: the profile's way, unless *options* ask for less or more.
+
+        Args:
+            options: The caller's ``elision`` object. ``deterministic`` decodes as if alone on a
+                fresh engine: nothing is drafted, shared or reused. A profile that never drafts
+                or reuses never does.
+        """
+        alone = bool(options.get("deterministic"))
+        wanted = self.speculation if self.speculation == "off" else options.get("speculation")
+        return {
+            "profile": self.name,
+            "speculation": "off" if alone else wanted or self.speculation,
+            "reuse": self.reuse and not alone,
+        }
 
     def recipes(self) -> tuple[Recipe, ...]:
         """Return the recipes it adds to those of the request and the register."""
@@ -95,6 +116,12 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 name="buffered",
                 summary="Guarded, and no reply leaves before it was checked with every decoder.",
                 buffered=True,
+            ),
+            Profile(
+                name="discreet",
+                summary="Guarded, and neither pace nor pieces tell of drafts, caches or others.",
+                speculation="off",
+                reuse=False,
             ),
             Profile(
                 name="curate",

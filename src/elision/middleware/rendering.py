@@ -174,12 +174,14 @@ def text_completion(head: Head, completion: Completion, *, logprobs: bool) -> di
     return head.whole("text_completion", choices, completion)
 
 
-def usage_object(usage: Usage) -> dict[str, int]:
+def usage_object(usage: Usage) -> dict[str, Any]:
     """Return *usage* as OpenAI writes it."""
+    details = {"cached_tokens": usage.cached_tokens}
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
+        **({"prompt_tokens_details": details} if usage.cached_tokens else {}),
     }
 
 

@@ -250,9 +250,14 @@ def _options(fields: Fields) -> dict[str, Any]:
     ours.number("timeout_s", 0, 86_400, above=True)
     if ours.take("rng") not in (None, "counter", "torch"):
         raise reject("elision.rng", "must be 'counter' or 'torch'")
+    ours.flag("deterministic")
+    if ours.take("speculation") not in (None, "auto", "off", "force"):
+        raise reject("elision.speculation", "must be 'auto', 'off' or 'force'")
     if ours.rest():
         raise reject(
-            "elision", "may hold profile, report, rng, session, tenant and timeout_s, nothing else"
+            "elision",
+            "may hold deterministic, profile, report, rng, session, speculation, tenant and "
+            "timeout_s, nothing else",
         )
     return {key: item for key, item in value.items() if item is not None}
 

@@ -27,7 +27,8 @@ from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.engines.beam_job import BeamJob
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.hypothesis import BeamScorer
-from elision.middleware.speculation.base import NoDraft
+from elision.middleware.engines.round import Round
+from elision.middleware.engines.station import Station
 from elision.testing.encoders import BagEncoder
 from elision.testing.laws import awkward_rows, check_adjust, check_sessions
 from elision.testing.models import tiny_model
@@ -224,9 +225,14 @@ def answered(model: CausalModel, question: str, *recipes: Any) -> tuple[str, str
     out: list[Any] = []
     plan = Plan(request=_request(question), recipes=recipes, decoder="beam", refusal="No.")
     job = BeamJob(plan, out.append, time.monotonic() + 60)
+    station = Station(model)
+    turn = Round(station)
     with torch.inference_mode():
         while not job.over:
-            job.step(model, NoDraft())
+            job.step(station)
+            if job.live:
+                assert not turn.step(job.live)
+                job.settle(station)
     ends = [delta.finish for delta in out if delta.finish]
     return "".join(delta.text for delta in out), ends[0]
 

@@ -27,8 +27,9 @@ from elision.middleware.engines.beam import beam_search
 from elision.middleware.engines.beam_job import BeamJob
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.hypothesis import Hypothesis
-from elision.middleware.engines.sequence import Item
-from elision.middleware.speculation.base import NoDraft
+from elision.middleware.engines.job import Item
+from elision.middleware.engines.round import Round
+from elision.middleware.engines.station import Station
 from elision.testing.models import tiny_model
 from elision.testing.script import FactTable
 from elision.testing.scripted import ScriptedModel
@@ -210,10 +211,14 @@ def plan(question: str = "lamp", *recipes: Recipe, **more: Any) -> Plan:
 
 
 def run(job: BeamJob, model: CausalModel) -> int:
-    steps = 0
+    steps, station = 0, Station(model)
+    turn = Round(station)
     with torch.inference_mode():
         while not job.over:
-            job.step(model, NoDraft())
+            job.step(station)
+            if job.live:
+                assert not turn.step(job.live)
+                job.settle(station)
             steps += 1
     return steps
 
@@ -310,10 +315,11 @@ def test_when_time_is_up_the_best_so_far_leaves() -> None:
     model = scripted()
     job = BeamJob(plan(), out.append, time.monotonic() + 60)
     with torch.inference_mode():
+        station = Station(model)
         for _ in range(8):
-            job.step(model, NoDraft())
+            job.step(station)
         job.deadline = 0.0
-        job.step(model, NoDraft())
+        job.step(station)
     assert job.over
     assert out[0].finish == "length"
     assert FACTS["lamp"].startswith(out[0].text)

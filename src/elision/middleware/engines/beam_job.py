@@ -14,8 +14,8 @@ from elision.errors import BusyError, CapabilityError, RequestError
 from elision.middleware.engines.beam import WIDTH, BeamSearch, root
 from elision.middleware.engines.causal import PREFILL_CHUNK
 from elision.middleware.engines.hypothesis import BeamScorer, Hypothesis
+from elision.middleware.engines.job import CAPABILITIES, PATIENCE_S, Job
 from elision.middleware.engines.release import Release
-from elision.middleware.engines.sequence import CAPABILITIES, PATIENCE_S, Job
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from elision.contract import Request
     from elision.middleware.engines.causal import CausalModel, Prompt
-    from elision.middleware.speculation.base import Drafter
+    from elision.middleware.engines.station import Station
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class BeamJob(Job):
     def _scorers(self) -> tuple[BeamScorer, ...]:
         return tuple(r for r in self.plan.recipes if isinstance(r, BeamScorer))
 
-    def step(self, model: CausalModel, drafter: Drafter) -> None:
+    def step(self, station: Station) -> None:
         """Do one step: a chunk of the prompt, or one position of every beam.
 
         Raises:
@@ -75,8 +75,9 @@ class BeamJob(Job):
             CapabilityError: If a scorer needs hidden states and the model hands out none.
         """
         if self._is_plain:
-            super(BeamJob, self).step(model, drafter)
+            super(BeamJob, self).step(station)
             return
+        model = station.model
         if self._search is not None:
             self._advance(model, self._search)
             return

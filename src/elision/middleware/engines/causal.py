@@ -14,7 +14,8 @@ from transformers import DynamicCache
 from elision.contract import Request, text_of
 from elision.errors import ConfigError, ContextLengthError, RequestError
 from elision.lexicon import TokenizerLexicon
-from elision.middleware.engines.cache import GrowingLayer, growing_cache
+from elision.middleware.engines.cache import GrowingLayer, full_cache, growing_cache
+from elision.middleware.speculation.masks import Windows, chain_masks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +61,7 @@ class CausalModel:
         self.lexicon = TokenizerLexicon.of(tokenizer, vocab_size=self.vocab_size)
         self.n_context = int(getattr(model.config, "max_position_embeddings", 0) or 2048)
         self.eos = _eos_set(model, tokenizer)
+        self._window = Windows.of(model.config.get_text_config())
 
     @classmethod
     def load(cls, folder: Path, *, name: str, dtype: torch.dtype) -> CausalModel:
@@ -146,9 +148,14 @@ class CausalModel:
 
     # --- scores ----------------------------------------------------------------------------------
 
-    def new_cache(self) -> DynamicCache:
-        """Return an empty key-value cache."""
-        return growing_cache(self.model.config)
+    def new_cache(self, *, full: bool = False) -> DynamicCache:
+        """Return an empty key-value cache.
+
+        Args:
+            full: Whether every layer keeps all tokens, sliding windows included: such a cache can
+                hold a tree and be cut anywhere; `score` tells the model what its windows hide.
+        """
+        return full_cache(self.model.config) if full else growing_cache(self.model.config)
 
     def copy_cache(self, cache: DynamicCache) -> DynamicCache:
         """Return a copy that shares nothing with *cache*."""
@@ -174,9 +181,29 @@ class CausalModel:
         """Append *tokens* to *cache* and return the scores behind the last, shape ``(vocab,)``."""
         ids = torch.tensor([tokens], device=self.device)
         out: Any = self.model(
-            input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
+            input_ids=ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **self._windows(cache, len(tokens)),
         )
         return cast("Tensor", out.logits[0, -1])
+
+    def _windows(self, cache: DynamicCache, n_new: int) -> dict[str, Any]:
+        """Return the masks that a full cache needs where the model's own layers would slide."""
+        n_past = int(cache.get_seq_length())
+        is_full = all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+        if not (is_full and self._window.binds(n_past + n_new)):
+            return {}
+        masks = chain_masks(
+            self._window,
+            backend=self.model.config._attn_implementation,
+            dtype=self.model.dtype,
+            device=self.device,
+            n_past=n_past,
+            n_new=n_new,
+        )
+        return {"attention_mask": masks}
 
 
 def _eos_set(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -46,6 +46,8 @@ class Reply:
         pending: Bytes that wait for the rest of their character.
         finish: Why it ended; None while it goes on.
         notes: Sums of what the sessions noted, over committed tokens.
+        shaped: The scores of the last visit, before temperature, shape ``(vocab,)``; None where
+            no session acted.
     """
 
     plan: Plan
@@ -59,6 +61,7 @@ class Reply:
     finish: Finish | None = None
     notes: Counter[str] = field(default_factory=Counter)
     past: Past = field(default_factory=Past)
+    shaped: Tensor | None = None
 
     @classmethod
     def begin(cls, plan: Plan, context: Context, draw: Draw, *, max_tokens: int) -> Reply:
@@ -79,6 +82,7 @@ class Reply:
         position = len(self.tokens)
         here = Here(row.float(), position=position)
         scores = self.chain.score(self.past.ban(here.raw, position), here)
+        self.shaped = None if scores is here.raw else scores
         final = self.chain.choose_from(scores, here)
         token = self.draw.pick(final, position, self.past.n_rewinds)
         if token is None:

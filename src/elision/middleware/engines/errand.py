@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from elision.middleware.engines.causal import CausalModel
-    from elision.middleware.engines.sequence import Item
-    from elision.middleware.speculation.base import Drafter
+    from elision.middleware.engines.job import Item
+    from elision.middleware.engines.station import Station
 
 T = TypeVar("T")
 
@@ -35,10 +35,10 @@ class Errand(Generic[T]):
         """Whether nothing is left to do."""
         return self.cancelled or self.result.done()
 
-    def step(self, model: CausalModel, drafter: Drafter) -> None:
+    def step(self, station: Station) -> None:
         """Do the work."""
         try:
-            self.result.set_result(self._work(model))
+            self.result.set_result(self._work(station.model))
         except Exception as exc:  # whoever asked is told; the thread goes on
             self.result.set_exception(exc)
 

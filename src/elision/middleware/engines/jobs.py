@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from elision.errors import RequestError
 from elision.middleware.engines.beam_job import BeamJob
+from elision.middleware.engines.job import Item, Job
 from elision.middleware.engines.scoring import ScoringJob
-from elision.middleware.engines.sequence import Item, Job
 
 if TYPE_CHECKING:
     from elision.contract import Plan, Request

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 from elision.contract import Capability, Delta, Lexicon, Plan
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.errand import Errand
+from elision.middleware.engines.job import CAPABILITIES, Item
 from elision.middleware.engines.jobs import job_for
-from elision.middleware.engines.sequence import CAPABILITIES, Item
+from elision.middleware.engines.prefixes import PREFIX_BYTES, PrefixCache
+from elision.middleware.engines.station import Station
 from elision.middleware.engines.worker import Worker
-from elision.middleware.speculation.base import Drafter, NoDraft
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,7 +30,8 @@ class LocalEngine:
 
     Args:
         model: The model; the engine's thread alone may touch it from now on.
-        drafter: Proposes tokens; the plain one proposes nothing.
+        batches: Whether choices of several requests may share a forward.
+        prefix_bytes: Most memory for keys and values of earlier prompts; 0 keeps none.
         n_threads: Compute threads.
         max_streams: Choices decoded at a time; more wait.
         queue_limit: Requests that may wait; one more is refused.
@@ -42,7 +44,8 @@ class LocalEngine:
         self,
         model: CausalModel,
         *,
-        drafter: Drafter | None = None,
+        batches: bool = True,
+        prefix_bytes: int = PREFIX_BYTES,
         n_threads: int = 1,
         max_streams: int = 8,
         queue_limit: int = 32,
@@ -51,9 +54,9 @@ class LocalEngine:
         self.name = model.name
         self.lexicon: Lexicon | None = model.lexicon
         self._timeout_s = timeout_s
+        self._station = Station(model, prefixes=PrefixCache(prefix_bytes), batches=batches)
         self._worker = Worker(
-            model,
-            drafter or NoDraft(),
+            self._station,
             n_threads=n_threads,
             max_streams=max_streams,
             queue_limit=queue_limit,
@@ -85,6 +88,7 @@ class LocalEngine:
             n_threads=n_threads,
             max_streams=settings.max_streams,
             queue_limit=settings.queue_limit,
+            prefix_bytes=settings.prefix_cache_mb * 2**20,
             timeout_s=settings.timeout_s,
         )
 
@@ -120,6 +124,10 @@ class LocalEngine:
         errand = Errand(work)
         self._worker.submit(errand)
         return errand.result
+
+    def erase(self, tenant: str, *, texts: Sequence[str] | None = None) -> int:
+        """Drop what earlier requests of *tenant* left, whatever *texts* say; see `Erasable`."""
+        return self._station.erase(tenant)
 
     def stats(self) -> Mapping[str, float]:
         """Return gauges for metrics; see `Worker.stats`."""

@@ -250,9 +250,11 @@ def _finish(reason: object) -> Finish | None:
 def _usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
+    details = value.get("prompt_tokens_details")
     return Usage(
         prompt_tokens=_count(value.get("prompt_tokens")),
         completion_tokens=_count(value.get("completion_tokens")),
+        cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
     )
 
 

@@ -31,10 +31,10 @@ from elision.contract import (
 )
 from elision.errors import BusyError, ContextLengthError, RequestError
 from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel
+from elision.middleware.engines.job import CAPABILITIES, PATIENCE_S, Job
 from elision.middleware.engines.logprobs import report
-from elision.middleware.engines.sequence import CAPABILITIES, PATIENCE_S, Job
+from elision.middleware.engines.station import Station
 from elision.middleware.interventions.base import Chain
-from elision.middleware.speculation.base import Drafter
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -206,21 +206,21 @@ class ScoringJob(Job):
             return None
         return "length" if self.plan.request.answer is None else "stop"
 
-    def step(self, model: CausalModel, drafter: Drafter) -> None:
+    def step(self, station: Station) -> None:
         """Do one step: a chunk of the given text, or what `Job.step` does.
 
         Raises:
             BusyError: If the deadline passed before the text was scored.
         """
         if self._is_scored:
-            super(ScoringJob, self).step(model, drafter)
+            super(ScoringJob, self).step(station)
             return
         if time.monotonic() > self.deadline:
             raise BusyError("the deadline passed before the text was scored; try again later")
         if self._walk is None:
-            self._begin_walk(model)
+            self._begin_walk(station.model)
         else:
-            self._score(model, self._walk)
+            self._score(station.model, self._walk)
 
     def _begin_walk(self, model: CausalModel) -> None:
         """Open the sessions once nothing is pending: a gate must have spoken before."""

@@ -1,210 +1,171 @@
-"""A job on the engine's thread: one prompt, read once, then its choices, one step at a time."""
+"""One choice being decoded: what it asks of the next forward, and its walk through the answer."""
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING
 
-from elision.contract import Capability, Context, Delta, Plan, Usage
-from elision.errors import BusyError
-from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel, Prompt
+from elision.contract import Delta
+from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.decoding import Reply
-from elision.middleware.engines.draw import draw_for
-from elision.middleware.speculation.base import Drafter
+from elision.middleware.speculation.base import NOTHING, Draft, Drafter, Mode, NoDraft
+from elision.middleware.speculation.compaction import compact
+from elision.middleware.speculation.controller import Ledger
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import DynamicCache
 
-CAPABILITIES = Capability.LOGITS | Capability.TOP_LOGPROBS | Capability.LOGIT_BIAS
-CAPABILITIES |= Capability.TOKEN_IDS | Capability.CONTINUE | Capability.REWIND
-CAPABILITIES |= Capability.HIDDEN
 
-PATIENCE_S: Final = 0.005
-"""How long one request that waits for its gate may keep the others waiting, per turn."""
+@dataclass(slots=True)
+class Walk:
+    """What one step of a choice came to.
 
-Item: TypeAlias = Delta | Exception | None
-"""What a job delivers: pieces, at most one failure, and None when it is over."""
+    Attributes:
+        before: The reply before it, the root last.
+        path: Nodes visited, the root first.
+        shaped: Scores before temperature of the nodes at which a recipe acted.
+        n_written: Tokens written, those included that a rewind took back.
+    """
+
+    before: tuple[int, ...]
+    path: list[int] = field(default_factory=lambda: [0])
+    shaped: dict[int, Tensor] = field(default_factory=dict)
+    n_written: int = 0
 
 
 @dataclass(slots=True)
 class Sequence:
-    """One choice and its cache. Invariant: the cache holds prompt + reply but the last token.
+    """One choice and its cache. Between steps the cache holds prompt + reply but the last token.
 
     Attributes:
         reply: The choice.
         cache: Keys and values; longer than the invariant says only right after a rewind.
         prompt: The prompt's tokens.
         first: Scores behind the prompt, shape ``(vocab,)``.
+        deliver: Takes what may leave.
+        drafter: Proposes tokens.
+        ledger: What drafting may cost.
+        mode: Whether to draft.
+        is_apart: Whether it must have every forward to itself.
+        n_steps: Forwards it took part in.
+        n_proposed: Proposed tokens that were scored.
+        n_accepted: Those of them that were drawn.
     """
 
     reply: Reply
     cache: DynamicCache
     prompt: tuple[int, ...]
     first: Tensor
+    deliver: Callable[[Delta], None]
+    drafter: Drafter = field(default_factory=NoDraft)
+    ledger: Ledger = field(default_factory=Ledger)
+    mode: Mode = "off"
+    is_apart: bool = True
+    n_steps: int = 0
+    n_proposed: int = 0
+    n_accepted: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the choice has ended."""
+        return self.reply.finish is not None
+
+    @property
+    def n_past(self) -> int:
+        """Tokens in the cache: prompt and reply but the last."""
+        return len(self.prompt) + len(self.reply.tokens) - 1
+
+    @property
+    def root(self) -> int:
+        """The last token of the reply: certain, but not in the cache yet."""
+        return self.reply.tokens[-1]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What drafting has done for it so far."""
+        return {
+            "steps": self.n_steps,
+            "proposed": self.n_proposed,
+            "accepted": self.n_accepted,
+            "tokens": len(self.reply.tokens),
+        }
 
     def begin(self) -> None:
         """Choose the first token."""
-        self.reply.visit(self.first)
+        self._visit(self.first)
 
-    def step(self, model: CausalModel, drafter: Drafter) -> None:
-        """Score what is certain and what is drafted, then walk as far as the draws follow it."""
-        tokens = self.reply.tokens
-        if not tokens:  # gone back to the beginning
-            self.begin()
-            return
-        draft = drafter.propose(tokens, budget=self.reply.max_tokens - len(tokens))
-        assert not draft.tokens, "this engine scores the root only"
-        if int(self.cache.get_seq_length()) >= len(self.prompt) + len(tokens):
-            self.cache = model.cut_cache(self.cache, (*self.prompt, *tokens[:-1]))
-        self.reply.visit(model.score((tokens[-1],), self.cache))
+    def cut(self) -> None:
+        """End the choice because time is up."""
+        self.reply.cut()
+        self.hand_over()
 
-
-@dataclass(slots=True)
-class Job:
-    """A request on the engine's thread.
-
-    Attributes:
-        plan: What to write.
-        deliver: Hands an item to whoever waits; called from the engine's thread.
-        deadline: On the monotonic clock, in seconds.
-        cancelled: Set by any thread; the job is dropped before its next step.
-        live: The choices still being written.
-    """
-
-    plan: Plan
-    deliver: Callable[[Item], None]
-    deadline: float
-    cancelled: bool = False
-    live: list[Sequence] = field(default_factory=list)
-    _prompt: Prompt | None = None
-    _cache: DynamicCache | None = None
-    _read: int = 0
-    _row: Tensor | None = None
-    _completion_tokens: int = 0
-    _notes: Counter[str] = field(default_factory=Counter)
-    _rewinds: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def n_choices(self) -> int:
-        """How many choices it decodes at a time."""
-        return self.plan.request.n
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.cancelled or (
-            self._cache is None and self._prompt is not None and not self.live
-        )
-
-    @property
-    def cached_tokens(self) -> int:
-        """Tokens whose keys and values it holds."""
-        caches = [s.cache for s in self.live] + ([self._cache] if self._cache else [])
-        return sum(int(cache.get_seq_length()) for cache in caches)
-
-    def step(self, model: CausalModel, drafter: Drafter) -> None:
-        """Do one step: a chunk of the prompt, or one position of every live choice.
-
-        Raises:
-            BusyError: If the deadline passed before the first token.
-        """
-        if not self.live and time.monotonic() > self.deadline:
-            raise BusyError("the deadline passed before the first token; try again later")
-        if self._prompt is None:
-            self._prompt, self._cache = model.render(self.plan.request), model.new_cache()
-        if self._row is not None and self._cache is not None:
-            self._wait(model, self._prompt, self._cache, self._row)
-        elif self._cache is not None:
-            self._prefill(model, self._prompt, self._cache)
-        else:
-            self._decode(model, drafter)
-        if self.over and not self.cancelled:
-            self.deliver(self._summary(model, self._prompt))
-
-    def _prefill(self, model: CausalModel, prompt: Prompt, cache: DynamicCache) -> None:
-        chunk = prompt.ids[self._read : self._read + PREFILL_CHUNK]
-        row = model.score(chunk, cache)
-        self._read += len(chunk)
-        if self._read == len(prompt.ids):
-            self._row = row
-            self._wait(model, prompt, cache, row)
-
-    def _wait(self, model: CausalModel, prompt: Prompt, cache: DynamicCache, row: Tensor) -> None:
-        """Open the choices once nothing is pending; until then let the others have their turn."""
-        _, late = wait(self.plan.pending, timeout=PATIENCE_S)
-        if not late:
-            self._begin(model, prompt, cache, row)
-        elif time.monotonic() > self.deadline:
-            raise BusyError("the deadline passed before the first token; try again later")
-
-    def _begin(self, model: CausalModel, prompt: Prompt, cache: DynamicCache, row: Tensor) -> None:
-        seed = self.plan.request.sampling.seed
-        seed = secrets.randbits(63) if seed is None else seed
-        begun = []
-        for choice in range(self.n_choices):
-            last = choice == self.n_choices - 1
-            reply = self._open(model, prompt, choice, seed)
-            own = cache if last else model.copy_cache(cache)
-            begun.append(Sequence(reply, own, prompt.ids, row))
-            if reply.finish is None:
-                begun[-1].begin()
-        self.live = [sequence for sequence in begun if self._goes_on(sequence)]
-        self._cache = self._row = None
-
-    def _open(self, model: CausalModel, prompt: Prompt, choice: int, seed: int) -> Reply:
-        plan, request = self.plan, self.plan.request
-        context = Context(
-            lexicon=model.lexicon,
-            vocab_size=model.vocab_size,
-            prompt_ids=prompt.ids,
-            before=prompt.before,
-            user_text=request.user_text,
-            eos=model.eos,
-            tenant=plan.tenant,
-            epoch=plan.epoch,
-            choice=choice,
-            capabilities=CAPABILITIES,
-        )
-        if request.echo:
-            self.deliver(Delta(choice=choice, text=prompt.before))
-        draw = draw_for(request.sampling, choice=choice, seed=seed, device=model.device)
-        room = model.n_context - len(prompt.ids)
-        return Reply.begin(plan, context, draw, max_tokens=min(request.max_tokens or room, room))
-
-    def _decode(self, model: CausalModel, drafter: Drafter) -> None:
-        late = time.monotonic() > self.deadline
-        kept = []
-        for sequence in self.live:
-            if late:
-                sequence.reply.cut()
-            else:
-                sequence.step(model, drafter)
-            if self._goes_on(sequence):
-                kept.append(sequence)
-        self.live = kept
-
-    def _goes_on(self, sequence: Sequence) -> bool:
-        """Hand over what may leave; of a choice that has ended, keep the counts alone."""
-        if delta := sequence.reply.take():
+    def hand_over(self) -> None:
+        """Deliver what may leave."""
+        if delta := self.reply.take():
             self.deliver(delta)
-        if sequence.reply.finish is None:
-            return True
-        self._completion_tokens += len(sequence.reply.tokens)
-        self._notes.update(sequence.reply.notes)
-        past = sequence.reply.past
-        self._rewinds.update(n_rewinds=past.n_rewinds, rewound_tokens=past.n_tokens)
-        return False
 
-    def _summary(self, model: CausalModel, prompt: Prompt) -> Delta:
-        usage = Usage(prompt_tokens=len(prompt.ids), completion_tokens=self._completion_tokens)
-        dtype = str(model.model.dtype).removeprefix("torch.")
-        report: dict[str, Any] = {"engine": model.name, "dtype": dtype, "notes": dict(self._notes)}
-        if self._rewinds["n_rewinds"]:
-            report["usage"] = dict(self._rewinds)
-        return Delta(usage=usage, report=report)
+    def prepare(self, model: CausalModel) -> bool:
+        """Make ready for a forward; return whether there is one to take part in.
+
+        A reply that went back to its beginning chooses its first token anew and needs none.
+        """
+        if not self.reply.tokens:
+            self.begin()
+            return False
+        if int(self.cache.get_seq_length()) > self.n_past:
+            tokens = (*self.prompt, *self.reply.tokens[:-1])
+            self.cache = model.cut_cache(self.cache, tokens)
+        return True
+
+    def propose(self, n: int) -> Draft:
+        """Return a draft of at most *n* tokens that ends no later than the reply must."""
+        depth = self.reply.max_tokens - len(self.reply.tokens) - 1
+        if self.mode == "off" or n < 1 or depth < 1:
+            return NOTHING
+        return self.drafter.propose(self.reply.tokens, n=n, depth=depth)
+
+    def walk(self, logits: Tensor, draft: Draft) -> Walk:
+        """Choose tokens for as long as the draft has them.
+
+        The chain is asked once per token, on the true prefix, exactly as without a draft: what was
+        proposed decides only whether the scores of the next position are there already.
+
+        Args:
+            logits: Scores behind the root and every node, shape ``(n + 1, vocab)``.
+            draft: What was scored. The cache holds a slot for the root and each of its nodes.
+
+        Source:
+            Sample, then match: the lazy walk of token_recycling.md 3.2 (algorithm W).
+        """
+        walk = Walk(tuple(self.reply.tokens))
+        while self._visit(logits[walk.path[-1]], walk):
+            walk.n_written += 1
+            child = None if self.is_over else draft.child(walk.path[-1], self.root)
+            if child is None:
+                break
+            walk.path.append(child)
+        return walk
+
+    def learn(self, logits: Tensor, draft: Draft, walk: Walk) -> None:
+        """Keep in the cache what was accepted, and let the drafter learn from the rest as well."""
+        if draft:
+            compact(self.cache, walk.path, len(draft) + 1)
+        self.drafter.learn(walk.before, draft, logits, walk.path, walk.shaped)
+        self.n_steps += 1
+        self.n_proposed += len(draft)
+        self.n_accepted += len(walk.path) - 1
+
+    def _visit(self, row: Tensor, walk: Walk | None = None) -> bool:
+        """Let the reply choose from *row*, hand over what may leave; return whether it grew by one.
+
+        What may leave is settled token by token, drafted or not: text that has left cannot be
+        taken back, so a draft must not change when that is.
+        """
+        n_before = len(self.reply.tokens)
+        self.reply.visit(row)
+        self.hand_over()
+        if walk is not None and self.reply.shaped is not None:
+            walk.shaped[walk.path[-1]] = self.reply.shaped
+        return len(self.reply.tokens) == n_before + 1

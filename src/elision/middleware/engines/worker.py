@@ -1,7 +1,8 @@
 """The engine's thread: the only one that calls the model.
 
-Jobs wait in a bounded queue, are admitted while there is room, and advance in turn, one step each,
-so that no stream starves another. The event loop only hands jobs in and takes pieces out.
+Jobs wait in a bounded queue and are admitted while there is room. In every turn each does a step of
+its own (a chunk of its prompt), then one round advances all choices that are being decoded; so no
+stream starves another. The event loop only hands jobs in and takes pieces out.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any, TypeAlias
 import torch
 
 from elision.errors import BusyError, ElisionError, EngineError
-from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.errand import Errand
-from elision.middleware.engines.sequence import Job
-from elision.middleware.speculation.base import Drafter
+from elision.middleware.engines.job import Job
+from elision.middleware.engines.round import Round
+from elision.middleware.engines.station import Station
 
 Work: TypeAlias = "Job | Errand[Any]"
 
@@ -29,8 +30,7 @@ class Worker(threading.Thread):
     """Runs jobs until it is closed. Starts with its construction.
 
     Args:
-        model: Touched by this thread only.
-        drafter: Proposes tokens.
+        station: Model and belongings; touched by this thread only.
         n_threads: Compute threads of torch.
         max_streams: Choices decoded at a time.
         queue_limit: Jobs that may wait.
@@ -38,16 +38,15 @@ class Worker(threading.Thread):
 
     def __init__(
         self,
-        model: CausalModel,
-        drafter: Drafter,
+        station: Station,
         *,
         n_threads: int,
         max_streams: int,
         queue_limit: int,
     ) -> None:
-        super().__init__(name=f"elision-engine-{model.name}", daemon=True)
-        self._model = model
-        self._drafter = drafter
+        super().__init__(name=f"elision-engine-{station.model.name}", daemon=True)
+        self._station = station
+        self._round = Round(station)
         self._n_threads = n_threads
         self._max_streams = max_streams
         self._queue_limit = queue_limit
@@ -97,6 +96,8 @@ class Worker(threading.Thread):
             "waiting_requests": len(self._waiting),
             "cached_tokens": sum(job.cached_tokens for job in active),
             "steps": self._n_steps,
+            **self._round.stats(),
+            **self._station.stats(),
         }
 
     def run(self) -> None:
@@ -104,8 +105,9 @@ class Worker(threading.Thread):
         torch.set_num_threads(self._n_threads)
         with torch.inference_mode():
             while self._admit():
-                for job in tuple(self._active):
-                    self._step(job)
+                for work in tuple(self._active):
+                    self._step(work)
+                self._decode()
                 self._active = [job for job in self._active if not job.over]
         for job in (*self._active, *self._waiting):
             self._fail(job, EngineError("the engine was closed"))
@@ -125,23 +127,50 @@ class Worker(threading.Thread):
         n_active = sum(active.n_choices for active in self._active)
         return n_active == 0 or n_active + job.n_choices <= self._max_streams
 
-    def _step(self, job: Work) -> None:
-        if job.cancelled:
+    def _step(self, work: Work) -> None:
+        if work.cancelled:
             return
         self._n_steps += 1
         try:
-            job.step(self._model, self._drafter)
-        except ElisionError as exc:
-            self._fail(job, exc)
-        except Exception as exc:
-            # The thread serves every request: one that breaks ends alone, and closed.
+            work.step(self._station)
+        except Exception as exc:  # the thread serves every request
+            self._break(work, exc)
+        else:
+            self._end(work)
+
+    def _decode(self) -> None:
+        """Advance every choice that is being decoded, then settle what has ended."""
+        jobs = [j for j in self._active if isinstance(j, Job) and j.live and not j.cancelled]
+        if not jobs:
+            return
+        owner = {id(sequence): job for job in jobs for sequence in job.live}
+        try:
+            failures = self._round.step([s for job in jobs for s in job.live])
+        except Exception as exc:  # none of them may wait for a thread that is gone
+            for job in jobs:
+                self._break(job, exc)
+            return
+        for sequence, why in failures:
+            self._break(owner[id(sequence)], why)
+        for job in jobs:
+            if not job.cancelled:
+                job.settle(self._station)
+                self._end(job)
+
+    def _end(self, work: Work) -> None:
+        if work.over and not work.cancelled:
+            work.deliver(None)
+
+    def _break(self, work: Work, exc: Exception) -> None:
+        """End a request that broke, alone; what broke is told by its type, never by its words."""
+        if work.cancelled:
+            return
+        if not isinstance(exc, ElisionError):
             _log.error("a request broke in the engine: %s", type(exc).__name__)
             failure = EngineError(f"the engine broke on this request ({type(exc).__name__})")
             failure.__cause__ = exc
-            self._fail(job, failure)
-        else:
-            if job.over:
-                job.deliver(None)
+            exc = failure
+        self._fail(work, exc)
 
     def _fail(self, job: Work, exc: Exception) -> None:
         job.cancelled = True

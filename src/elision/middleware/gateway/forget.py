@@ -104,9 +104,11 @@ def _register(
     if len(drafts) > 1:
         raise TargetError("some are drafts and some are not; send them apart", param="draft")
     targets = [target for _, target in read]
-    return service.register.add_many(
+    made = service.register.add_many(
         targets, actor=grant.name, idempotency_key=key, draft=drafts == {True}
     )
+    service.pipeline.flush(grant.tenant)
+    return made
 
 
 async def _add_many(

@@ -54,8 +54,8 @@ def _route(operation: str) -> Callable[[Request, str], Awaitable[Response]]:
         changed = await asyncio.to_thread(
             apply, service.register, operation, grant.tenant, target_id, grant.name, options
         )
-        if operation == "purge":
-            await asyncio.to_thread(service.pipeline.erase, grant.tenant)
+        drop = service.pipeline.erase if operation == "purge" else service.pipeline.flush
+        await asyncio.to_thread(drop, grant.tenant)
         return answer(changed_body(changed), epoch=changed.epoch)
 
     change.__doc__ = _DOES[operation]

@@ -117,6 +117,7 @@ def _sum(usage: Usage, more: Usage | None) -> Usage:
     return Usage(
         prompt_tokens=usage.prompt_tokens + more.prompt_tokens,
         completion_tokens=usage.completion_tokens + more.completion_tokens,
+        cached_tokens=usage.cached_tokens + more.cached_tokens,
     )
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from elision.testing.laws.channels import recorded_logs as recorded_logs
+from elision.testing.laws.drafts import (
+    acheck_drafted_equals_plain as acheck_drafted_equals_plain,
+)
+from elision.testing.laws.drafts import check_drafted_equals_plain as check_drafted_equals_plain
 from elision.testing.laws.engines import acheck_fails_closed as acheck_fails_closed
 from elision.testing.laws.engines import acheck_restored as acheck_restored
 from elision.testing.laws.engines import acheck_stream_equals_whole as acheck_stream_equals_whole

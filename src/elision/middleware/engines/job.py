@@ -1,0 +1,191 @@
+"""A job on the engine's thread: one prompt, read once, then its choices.
+
+A job reads its own prompt. Its choices are decoded by the worker's `Round`, together with those of
+other jobs.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from elision.contract import Capability, Context, Delta, Plan, Usage
+from elision.errors import BusyError
+from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel, Prompt
+from elision.middleware.engines.decoding import Reply
+from elision.middleware.engines.draw import draw_for
+from elision.middleware.engines.sequence import Sequence
+from elision.middleware.engines.station import Station
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import DynamicCache
+
+CAPABILITIES = Capability.LOGITS | Capability.TOP_LOGPROBS | Capability.LOGIT_BIAS
+CAPABILITIES |= Capability.TOKEN_IDS | Capability.CONTINUE | Capability.REWIND
+CAPABILITIES |= Capability.HIDDEN
+
+PATIENCE_S: Final = 0.005
+"""How long one request that waits for its gate may keep the others waiting, per turn."""
+
+Item: TypeAlias = Delta | Exception | None
+"""What a job delivers: pieces, at most one failure, and None when it is over."""
+
+
+@dataclass(slots=True)
+class Job:
+    """A request on the engine's thread.
+
+    Attributes:
+        plan: What to write.
+        deliver: Hands an item to whoever waits; called from the engine's thread.
+        deadline: On the monotonic clock, in seconds.
+        cancelled: Set by any thread; the job is dropped before its next step.
+        live: The choices still being written.
+    """
+
+    plan: Plan
+    deliver: Callable[[Item], None]
+    deadline: float
+    cancelled: bool = False
+    live: list[Sequence] = field(default_factory=list)
+    _prompt: Prompt | None = None
+    _cache: DynamicCache | None = None
+    _read: int = 0
+    _n_cached: int = 0
+    _generation: int = 0
+    _row: Tensor | None = None
+    _completion_tokens: int = 0
+    _notes: Counter[str] = field(default_factory=Counter)
+    _rewinds: Counter[str] = field(default_factory=Counter)
+    _drafts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def n_choices(self) -> int:
+        """How many choices it decodes at a time."""
+        return self.plan.request.n
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.cancelled or (
+            self._cache is None and self._prompt is not None and not self.live
+        )
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens whose keys and values it holds."""
+        caches = [s.cache for s in self.live] + ([self._cache] if self._cache else [])
+        return sum(int(cache.get_seq_length()) for cache in caches)
+
+    def step(self, station: Station) -> None:
+        """Do what is its own: a chunk of the prompt, the wait for the gate, or the deadline.
+
+        Raises:
+            BusyError: If the deadline passed before the first token.
+        """
+        late = time.monotonic() > self.deadline
+        if not self.live and late:
+            raise BusyError("the deadline passed before the first token; try again later")
+        if self._prompt is None:
+            self._prompt = station.model.render(self.plan.request)
+            self._generation = station.prefixes.generation(self.plan.tenant)
+            self._cache, self._read = station.recall(self.plan, self._prompt.ids)
+            self._n_cached = self._read
+        if self._row is not None and self._cache is not None:
+            self._wait(station, self._prompt, self._cache, self._row)
+        elif self._cache is not None:
+            self._prefill(station, self._prompt, self._cache)
+        elif late:
+            for sequence in self.live:
+                sequence.cut()
+            self.settle(station)
+
+    def settle(self, station: Station) -> None:
+        """Let go of the choices that have ended; tell the sums once all have."""
+        for sequence in self.live:
+            if sequence.is_over:
+                self._count(sequence, station)
+        self.live = [sequence for sequence in self.live if not sequence.is_over]
+        if self.over and not self.cancelled and self._prompt is not None:
+            self.deliver(self._summary(station.model, self._prompt))
+
+    def _prefill(self, station: Station, prompt: Prompt, cache: DynamicCache) -> None:
+        chunk = prompt.ids[self._read : self._read + PREFILL_CHUNK]
+        row = station.model.score(chunk, cache)
+        self._read += len(chunk)
+        if self._read == len(prompt.ids):
+            self._row = row
+            self._wait(station, prompt, cache, row)
+
+    def _wait(self, station: Station, prompt: Prompt, cache: DynamicCache, row: Tensor) -> None:
+        """Open the choices once nothing is pending; until then let the others have their turn."""
+        _, late = wait(self.plan.pending, timeout=PATIENCE_S)
+        if not late:
+            self._begin(station, prompt, cache, row)
+
+    def _begin(self, station: Station, prompt: Prompt, cache: DynamicCache, row: Tensor) -> None:
+        seed = self.plan.request.sampling.seed
+        seed = secrets.randbits(63) if seed is None else seed
+        for choice in range(self.n_choices):
+            last = choice == self.n_choices - 1
+            own = cache if last else station.model.copy_cache(cache)
+            reply = self._open(station.model, prompt, choice, seed)
+            sequence = Sequence(reply, own, prompt.ids, row, self.deliver)
+            self.live.append(sequence)
+            station.equip(sequence)
+            if not sequence.is_over:
+                sequence.begin()
+            else:
+                sequence.hand_over()
+        self._cache = self._row = None
+        self.settle(station)
+
+    def _open(self, model: CausalModel, prompt: Prompt, choice: int, seed: int) -> Reply:
+        plan, request = self.plan, self.plan.request
+        context = Context(
+            lexicon=model.lexicon,
+            vocab_size=model.vocab_size,
+            prompt_ids=prompt.ids,
+            before=prompt.before,
+            user_text=request.user_text,
+            eos=model.eos,
+            tenant=plan.tenant,
+            epoch=plan.epoch,
+            choice=choice,
+            capabilities=CAPABILITIES,
+        )
+        if request.echo:
+            self.deliver(Delta(choice=choice, text=prompt.before))
+        draw = draw_for(request.sampling, choice=choice, seed=seed, device=model.device)
+        room = model.n_context - len(prompt.ids)
+        return Reply.begin(plan, context, draw, max_tokens=min(request.max_tokens or room, room))
+
+    def _count(self, sequence: Sequence, station: Station) -> None:
+        """Of a choice that has ended, keep the counts alone, and what later ones may use."""
+        reply = sequence.reply
+        self._completion_tokens += len(reply.tokens)
+        self._notes.update(reply.notes)
+        self._rewinds.update(n_rewinds=reply.past.n_rewinds, rewound_tokens=reply.past.n_tokens)
+        if sequence.mode != "off":
+            self._drafts.update(sequence.counts)
+        station.keep(sequence, self._generation)
+
+    def _summary(self, model: CausalModel, prompt: Prompt) -> Delta:
+        usage = Usage(
+            prompt_tokens=len(prompt.ids),
+            completion_tokens=self._completion_tokens,
+            cached_tokens=self._n_cached,
+        )
+        dtype = str(model.model.dtype).removeprefix("torch.")
+        report: dict[str, Any] = {"engine": model.name, "dtype": dtype, "notes": dict(self._notes)}
+        if self._rewinds["n_rewinds"]:
+            report["usage"] = dict(self._rewinds)
+        if self._drafts["steps"]:
+            report["speculation"] = dict(self._drafts)
+        return Delta(usage=usage, report=report)

@@ -1,0 +1,113 @@
+"""The engine thread's belongings: the model, and what earlier requests left for later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from elision.errors import CapabilityError
+from elision.middleware.engines.causal import CausalModel
+from elision.middleware.engines.forward_timer import ForwardTimer
+from elision.middleware.engines.prefixes import PrefixCache
+from elision.middleware.engines.ragged import can_be_ragged
+from elision.middleware.speculation.cost import CostCurve
+from elision.middleware.speculation.pools import Pools
+from elision.middleware.speculation.selftest import is_tree_capable
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+    from elision.contract import Plan
+    from elision.middleware.engines.sequence import Sequence
+
+
+HASTE_S: Final = 0.1
+"""Time for measuring a model that somebody waits for; the rest is learned on the way."""
+
+
+@dataclass
+class Station:
+    """What a job may use. The engine's thread alone touches it, but for `erase`.
+
+    Attributes:
+        model: The model.
+        prefixes: Keys and values of earlier prompts, by tenant and profile.
+        batches: Whether choices of several requests may share a forward.
+        known_curve: What forwards cost, if it was measured before.
+        pools: What was recycled, by tenant and profile.
+    """
+
+    model: CausalModel
+    prefixes: PrefixCache = field(default_factory=PrefixCache)
+    batches: bool = True
+    known_curve: CostCurve | None = None
+    pools: Pools = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pools = Pools(self.model.vocab_size)
+
+    @cached_property
+    def curve(self) -> CostCurve:
+        """What a forward costs by its rows; measured now, in short, if nobody has before."""
+        if self.known_curve is not None:
+            return self.known_curve
+        return CostCurve.measure(ForwardTimer(self.model), budget_s=HASTE_S)
+
+    @cached_property
+    def takes_trees(self) -> bool:
+        """Whether the model scores a tree of tokens as it scores each of its paths."""
+        return is_tree_capable(self.model.model, new_cache=lambda: self.model.new_cache(full=True))
+
+    @cached_property
+    def takes_several(self) -> bool:
+        """Whether several sequences can share a forward and stay what they are alone."""
+        return self.batches and self.takes_trees and can_be_ragged(self.model.model)
+
+    def recall(self, plan: Plan, ids: tuple[int, ...]) -> tuple[DynamicCache, int]:
+        """Return a cache that *plan*'s request may write to, and how many of *ids* it holds."""
+        if plan.reuse:
+            found = self.prefixes.take(plan.tenant, plan.profile, plan.epoch, ids)
+            if found is not None:
+                return found
+        wants_trees = plan.reuse or plan.speculation != "off"
+        return self.model.new_cache(full=wants_trees and self.takes_trees), 0
+
+    def equip(self, sequence: Sequence) -> None:
+        """Give *sequence* a drafter, if its plan drafts and the model can score drafts."""
+        plan = sequence.reply.plan
+        sequence.is_apart = not plan.reuse
+        if plan.speculation == "off" or not self.takes_trees:
+            if plan.speculation == "force":
+                raise CapabilityError("speculation", engine=self.model.name, missing="TREE")
+            return
+        drafter = self.pools.open(plan, sequence.prompt, sequence.reply.context.eos)
+        sequence.drafter, sequence.ledger = drafter, drafter.pool.ledger
+        sequence.mode = plan.speculation
+
+    def keep(self, sequence: Sequence, generation: int) -> None:
+        """Keep the keys and values of a choice that has ended, for requests that begin alike.
+
+        Not those of a choice that the guard ended: what was held back is not worth keeping.
+
+        Args:
+            sequence: The choice.
+            generation: What `PrefixCache.generation` said when its request began.
+        """
+        plan, reply = sequence.reply.plan, sequence.reply
+        if not plan.reuse or reply.finish == "content_filter":
+            return
+        n_held = int(sequence.cache.get_seq_length())
+        ids = (*sequence.prompt, *reply.tokens)[:n_held]
+        self.prefixes.put(
+            plan.tenant, plan.profile, plan.epoch, ids, sequence.cache, generation=generation
+        )
+
+    def erase(self, tenant: str) -> int:
+        """Drop what is kept for *tenant*; return how many things. Any thread may call."""
+        return self.pools.erase(tenant) + self.prefixes.erase(tenant)
+
+    def stats(self) -> Mapping[str, float]:
+        """Return gauges for metrics."""
+        return {**self.pools.stats(), **self.prefixes.stats()}
