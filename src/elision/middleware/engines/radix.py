@@ -151,7 +151,7 @@ def joined(parts: list[tuple[States, int]]) -> DynamicCache:
     return cache
 
 
-def _layer(runs: States, parts: list[tuple[States, int]]) -> GrowingLayer:
+def _layer(runs: States, parts: list[tuple[States, int]]) -> Any:
     layer = cast("Any", GrowingLayer)()
     held = [
         (both[0][..., :n, :], both[1][..., :n, :])
@@ -160,7 +160,7 @@ def _layer(runs: States, parts: list[tuple[States, int]]) -> GrowingLayer:
     ]
     if held:
         layer.update(*(_one(side) for side in zip(*held, strict=True)))
-    return cast("GrowingLayer", layer)
+    return layer
 
 
 def _one(tensors: tuple[Tensor, ...]) -> Tensor:
