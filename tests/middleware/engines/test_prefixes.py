@@ -22,9 +22,10 @@ from transformers import DynamicCache
 
 from elision.contract import Erasable, Request
 from elision.middleware.engines import prefixes
-from elision.middleware.engines.cache import GrowingLayer, growing_cache
+from elision.middleware.engines.cache import GrowingLayer, full_cache, growing_cache
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.prefixes import FEWEST_TOKENS, PrefixCache
+from elision.middleware.speculation.masks import chain_masks
 from elision.testing.models import ARCHITECTURES, Architecture, tiny_model
 
 Ids = tuple[int, ...]
@@ -217,6 +218,37 @@ def test_scores_on_a_taken_prefix_are_those_of_a_fresh_reading(
         ours = model(torch.tensor([second[n:]]), past_key_values=own).logits
         fresh = model(torch.tensor([second])).logits[:, n:]
     assert_scores_agree(ours, fresh)
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gemma3"])
+@pytest.mark.parametrize("n_alike", [40, 200])  # a window is 128 tokens
+def test_windows_see_no_more_of_a_taken_prefix_than_of_a_fresh_one(
+    architecture: Architecture, n_alike: int
+) -> None:
+    model, cache = MODELS[architecture], PrefixCache()
+    start, end = numbered(n_alike, seed=1), numbered(30, seed=2)
+
+    def score(ids: Ids, own: DynamicCache) -> torch.Tensor:
+        masks = chain_masks(
+            model.config,
+            backend=model.config._attn_implementation,
+            dtype=model.dtype,
+            device=model.device,
+            n_past=own.get_seq_length(),
+            n_new=len(ids),
+        )
+        out = model(torch.tensor([ids]), past_key_values=own, attention_mask=masks)
+        return cast("torch.Tensor", out.logits)
+
+    with torch.inference_mode():
+        donor = full_cache(model.config)
+        score(start, donor)
+        assert cache.put("t", "p", 0, start, donor)
+        found = cache.take("t", "p", 0, start + end)
+        assert found is not None
+        assert found[1] == n_alike
+        fresh = model(torch.tensor([start + end])).logits[:, n_alike:]
+        assert_scores_agree(score(end, found[0]), fresh)
 
 
 def test_what_one_request_writes_never_reaches_another() -> None:
