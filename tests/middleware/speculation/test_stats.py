@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from math import prod
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from elision.middleware.speculation.stats import (
     PROB_EDGES,
     REFRESH_TRIALS,
     RankStats,
-    Shadow,
+    ShadowWalk,
     rank_prior,
 )
 
@@ -128,41 +129,40 @@ def test_it_tells_how_much_it_has_seen_and_no_token() -> None:
     assert repr(stats) == "RankStats(k=8, n_trials=1)"
 
 
-class Log(RankStats):
-    """Keeps the depth of every trial."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.depths: list[int] = []
-
-    def observe(self, ids, probs, token, depth):  # type: ignore[no-untyped-def]
-        self.depths.append(depth)
-        return super().observe(ids, probs, token, depth)
+def depths(probs_seen: list[float], reach: float) -> list[int]:
+    """The depth at which each token is met."""
+    walk, met = ShadowWalk(reach=reach), []
+    for prob in probs_seen:
+        met.append(walk.depth)
+        walk.follow(prob)
+    return met
 
 
 def test_a_shadow_goes_deeper_with_every_hit_and_begins_anew_after_a_miss() -> None:
-    stats = Log()
-    shadow = Shadow(stats)
-    for token in (10, 10, 99, 10, 10):
-        shadow.see(ROW, UNKNOWN, token)
-    shadow.restart()
-    shadow.see(ROW, UNKNOWN, 10)
-    assert stats.depths == [1, 2, 3, 1, 2, 1]
+    assert depths([0.9, 0.9, 0.0, 0.9, 0.9], reach=0.1) == [1, 2, 3, 1, 2]
 
 
-def test_a_shadow_goes_no_deeper_than_a_tree_would_have_reached() -> None:
-    stats = Log()
-    shadow = Shadow(stats, reach=0.45**3 + 1e-6)
-    for _ in range(6):
-        shadow.see(ROW, UNKNOWN, 10)
-    assert stats.depths == [1, 2, 3, 1, 2, 3]
+def test_a_shadow_goes_no_deeper_than_its_tree_would() -> None:
+    assert depths([0.5] * 7, reach=0.5**3) == [1, 2, 3, 1, 2, 3, 1]
+    assert depths([0.5, 0.2, 0.5], reach=0.1) == [1, 2, 1]
 
 
-def test_a_shadow_sees_nothing_in_an_unwritten_row_and_begins_anew() -> None:
-    stats = Log()
-    shadow = Shadow(stats)
-    shadow.see(ROW, UNKNOWN, 10)
-    assert shadow.see([], [], 10) is None
-    shadow.see(ROW, UNKNOWN, 10)
-    assert stats.depths == [1, 2, 1]
-    assert stats.n_trials == 2
+@given(st.lists(probs, min_size=1, max_size=40), st.floats(0.001, 0.9))
+def test_a_shadow_cuts_a_text_into_walks_down_trees_of_its_reach(
+    seen: list[float], reach: float
+) -> None:
+    met = depths(seen, reach)
+    begins = [index for index, depth in enumerate(met) if depth == 1]
+    for begin, end in zip(begins, [*begins[1:], len(met)], strict=True):
+        assert met[begin:end] == list(range(1, end - begin + 1))
+        assert end - begin == 1 or prod(seen[begin : end - 1]) > reach
+        assert end == len(met) or prod(seen[begin:end]) <= reach
+
+
+def test_a_shadow_begins_anew_when_told_to() -> None:
+    walk = ShadowWalk()
+    walk.follow(0.9)
+    walk.restart()
+    assert walk.depth == 1
+    walk.follow(0.9)
+    assert walk.depth == 2

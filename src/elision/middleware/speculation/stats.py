@@ -23,7 +23,7 @@ DECAY: Final = 0.995
 REFRESH_TRIALS: Final = 32
 
 REACH: Final = 0.02
-"""The least weight in a best tree of some 16 nodes."""
+"""About the least weight in a best tree of 16 nodes under the prior."""
 
 _N_BUCKETS: Final = len(PROB_EDGES) + 2
 _LEAST, _MOST = 1e-4, 0.98
@@ -129,39 +129,32 @@ class RankStats:
         return f"RankStats(k={self.k}, n_trials={self._n_trials})"
 
 
-class Shadow:
-    """Follows a tree that was not drafted: plain decoding tells what drafting would gain.
+class ShadowWalk:
+    """Tells at which depth each token of a plain reply would have been met, had one drafted.
 
-    Lives for one reply. A text that comes token by token is cut into the steps that a tree of all
-    nodes above a weight would have made of it, and every token is a trial at the depth at which
-    that tree would have met it.
+    Lives for one reply. It cuts a text that comes token by token into the steps that a tree of all
+    nodes above a weight would have made of it, so that plain decoding has trials of every depth.
+
+    Attributes:
+        depth: Of the candidates for the next token.
     """
 
-    def __init__(self, stats: RankStats, *, reach: float = REACH) -> None:
-        self._stats = stats
+    def __init__(self, *, reach: float = REACH) -> None:
+        self.depth = 1
+        self._weight = 1.0
         self._reach = reach
-        self._depth, self._weight = 1, 1.0
 
-    def see(self, ids: Sequence[int], probs: Sequence[float], token: int) -> int | None:
-        """Count the trial of the row of the token before *token*; see `RankStats.observe`.
-
-        Args:
-            ids: That row, as it was before that token was scored.
-            probs: Its stored probabilities.
-            token: What came.
-        """
-        rank = self._stats.observe(ids, probs, token, self._depth)
-        if rank is not None:
-            self._weight *= self._stats.weight(rank, probs[rank], self._depth)
-        if rank is None or self._weight < self._reach:
-            self.restart()
+    def follow(self, prob: float) -> None:
+        """Go on by a token that had been given *prob*; 0 if it was no candidate."""
+        self._weight *= prob
+        if self._weight > self._reach:
+            self.depth += 1
         else:
-            self._depth += 1
-        return rank
+            self.restart()
 
     def restart(self) -> None:
         """Begin a step: after a rewind, or behind a step that was drafted."""
-        self._depth, self._weight = 1, 1.0
+        self.depth, self._weight = 1, 1.0
 
 
 def _prior(rank: int, bucket: int) -> float:
