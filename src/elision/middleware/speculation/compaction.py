@@ -62,14 +62,15 @@ def compact(cache: Cache, path: Sequence[int], n: int) -> None:
     kept = list(path)
     assert all(a < b for a, b in zip([-1, *kept], [*kept, n], strict=True)), "path must rise"
     n_still = next((i for i, node in enumerate(kept) if node != i), len(kept))
-    moved: dict[torch.device, Tensor] = {}
+    sources: dict[tuple[torch.device, int], Tensor] = {}
     for layer, kind in _layers(cache):
         n_past = int(layer.get_seq_length()) - n
         if n_still < len(kept):
-            device = layer.keys.device
-            if device not in moved:
-                moved[device] = torch.tensor(kept[n_still:], device=device)
-            _move(layer, moved[device], n_past=n_past, n_still=n_still)
+            where = layer.keys.device, n_past
+            if where not in sources:
+                slots = [n_past + node for node in kept[n_still:]]
+                sources[where] = torch.tensor(slots, device=layer.keys.device)
+            _move(layer, sources[where], n_past + n_still)
         _truncate(layer, kind, n_past + len(kept))
 
 
@@ -94,11 +95,12 @@ def tree_slots(cache: Cache, n_past: int) -> Iterator[None]:
         raise
 
 
-def _move(layer: Any, nodes: Tensor, *, n_past: int, n_still: int) -> None:
+def _move(layer: Any, sources: Tensor, target: int) -> None:
+    """Write the rows in the slots *sources* into those from *target* on."""
     # index_select copies first, so source and target may overlap.
     for states in (layer.keys, layer.values):
-        rows = states.index_select(-2, nodes + n_past)
-        states.narrow(-2, n_past + n_still, rows.shape[-2]).copy_(rows)
+        rows = states.index_select(-2, sources)
+        states.narrow(-2, target, rows.shape[-2]).copy_(rows)
 
 
 def _truncate(layer: Any, kind: _Kind, n: int) -> None:

@@ -39,7 +39,8 @@ _PARTIAL: Final = (
 )
 """How configurations name windows that the model applies by itself, in slots."""
 
-_Start: TypeAlias = Callable[[Tensor], Tensor]
+_Start: TypeAlias = Callable[[Any], Any]
+"""Of one position, or of a tensor of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,8 @@ def tree_masks(
     """
     windows, device = _checked(config, backend), torch.device(device)
     block = _block(draft.parents, first, dtype, device)
-    depths = _depths(draft.parents, device)
-    return _masks(windows, block, depths, n_past=n_past, n_slots=n_slots)
+    nodes = _Nodes(n_past, _depths(draft.parents, device), max(draft.depths))
+    return _masks(windows, _open(block, n_past, n_slots), nodes)
 
 
 def chain_masks(
@@ -177,7 +178,8 @@ def chain_masks(
     else:
         below = torch.full((n_new, n_new), torch.finfo(dtype).min, dtype=dtype, device=device)
         block = below.triu_(1)
-    return _masks(windows, block, torch.arange(n_new, device=device), n_past=n_past, n_slots=None)
+    nodes = _Nodes(n_past, torch.arange(n_new, device=device), n_new - 1)
+    return _masks(windows, _open(block, n_past, None), nodes)
 
 
 def tree_positions(
@@ -201,14 +203,19 @@ def _checked(config: Any, backend: str) -> Windows:
     return Windows.of(config)
 
 
-def _masks(
-    windows: Windows, block: Tensor, depths: Tensor, *, n_past: int, n_slots: int | None
-) -> Masks:
-    full = _open(block, n_past, n_slots)
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """Where the nodes stand: their depths, behind so many positions, and the largest depth."""
+
+    n_past: int
+    depths: Tensor
+    deepest: int
+
+
+def _masks(windows: Windows, full: Tensor, nodes: _Nodes) -> Masks:
     if not windows.kinds:
-        return _narrowed(full, windows.start(""), depths, n_past)
-    starts = {kind: windows.start(kind) for kind in windows.kinds}
-    return {kind: _narrowed(full, start, depths, n_past) for kind, start in starts.items()}
+        return _narrowed(full, windows.start(""), nodes)
+    return {kind: _narrowed(full, windows.start(kind), nodes) for kind in windows.kinds}
 
 
 def _open(block: Tensor, n_past: int, n_slots: int | None) -> Tensor:
@@ -222,17 +229,15 @@ def _open(block: Tensor, n_past: int, n_slots: int | None) -> Tensor:
     return mask
 
 
-def _narrowed(full: Tensor, start: _Start | None, depths: Tensor, n_past: int) -> Tensor:
+def _narrowed(full: Tensor, start: _Start | None, nodes: _Nodes) -> Tensor:
     """Return *full* without the positions before each row's *start*; *full* itself if none is."""
-    if start is None:
+    if start is None or start(nodes.n_past + nodes.deepest) <= 0:
         return full
-    starts = start(depths[-full.shape[-2] :] + n_past)
-    if int(starts.max()) <= 0:
-        return full
-    positions = torch.cat([torch.arange(n_past, device=depths.device), depths + n_past])
+    own = nodes.depths + nodes.n_past
+    positions = torch.cat([torch.arange(nodes.n_past, device=own.device), own])
     mask = full.clone()
-    used = mask[..., : positions.shape[0]]
-    used.masked_fill_(positions < starts[:, None], torch.finfo(full.dtype).min)
+    outside = positions < start(own[-full.shape[-2] :])[:, None]
+    mask[..., : len(positions)].masked_fill_(outside, torch.finfo(full.dtype).min)
     return mask
 
 
