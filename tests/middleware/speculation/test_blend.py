@@ -40,8 +40,8 @@ def test_every_named_token_has_a_weight_between_0_and_1_and_no_other_token(
         blend.observe(before, blend.weigh(before), token)
     weighed = blend.weigh(asked)
     named = {*asked.single[0], *asked.pair[0], *(s.token for s in asked.successors)}
-    assert sorted(candidacy.token for candidacy in weighed) == sorted(named)
-    assert all(0.0 < candidacy.weight < 1.0 for candidacy in weighed)
+    assert sorted(token for token, _, _ in weighed.candidates) == sorted(named)
+    assert all(0.0 < weight < 1.0 for _, weight, _ in weighed.candidates)
 
 
 def draws(n: int) -> list[tuple[Evidence, int]]:
@@ -61,8 +61,8 @@ def test_weights_are_calibrated_alone_and_where_sources_agree() -> None:
     for number, (one, truth) in enumerate(draws(4000)):
         weighed = blend.weigh(one)
         if number >= 1000:
-            for token, weight, odds, _ in weighed:
-                kind = odds[0] != 0.0, odds[2] != 0.0
+            for (token, weight, _), case in zip(*weighed, strict=True):
+                kind = bool(case.lot & 1), bool(case.lot & 4)
                 kinds.setdefault(kind, []).append((weight, token == truth))
         blend.observe(one, weighed, truth)
     assert len(kinds) == 3
@@ -76,7 +76,7 @@ def test_a_source_that_is_never_right_loses_its_say() -> None:
     one = Evidence(([1], [0.9]), ([], []), [Successor(2, 6, 1)], 1)
     for _ in range(400):
         blend.observe(one, blend.weigh(one), 2)
-    weights = {candidacy.token: candidacy.weight for candidacy in blend.weigh(one)}
+    weights = {token: weight for token, weight, _ in blend.weigh(one).candidates}
     assert weights[1] < 0.05 < 0.9 < weights[2]
 
 

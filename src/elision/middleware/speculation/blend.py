@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from math import exp, log
 from typing import Final, NamedTuple, TypeAlias
 
 from elision.middleware.speculation.spine import Successor
 from elision.middleware.speculation.stats import RankStats
+from elision.middleware.speculation.tree import Candidate
 
 Row: TypeAlias = tuple[Sequence[int], Sequence[float]]
 """Tokens, best first, and their stored probabilities; empty if the row was never written."""
@@ -18,6 +19,7 @@ RATE: Final = 0.02
 _SINGLE, _PAIR, _SPINE = 1, 2, 4
 _BOUND: Final = 8.0  # in nats of log-odds: as far from certainty as tokens are worth telling apart
 _N_SETS: Final = 64
+_GRADES: Final = (0, 0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 7, 8, 8, 8, 8, 8)  # by length of match
 
 
 class Evidence(NamedTuple):
@@ -36,20 +38,27 @@ class Evidence(NamedTuple):
     depth: int
 
 
-class Candidacy(NamedTuple):
-    """One token's case.
+class Case(NamedTuple):
+    """What is said for one token.
 
     Attributes:
-        token: The candidate.
-        weight: The estimated probability that it comes, if the node is reached.
-        odds: Log-odds by each source, 0 where a source does not name it.
+        single: Log-odds by the row of the last token; 0 where a source does not name it.
+        pair: By that of the last two.
+        text: By the text.
         lot: Which sources there are, and which name it: the index of its mixing weights.
     """
 
-    token: int
-    weight: float
-    odds: tuple[float, float, float]
+    single: float
+    pair: float
+    text: float
     lot: int
+
+
+class Weighed(NamedTuple):
+    """The candidates of a node, in no order, and as many cases."""
+
+    candidates: list[Candidate]
+    cases: list[Case]
 
 
 class SuffixStats:
@@ -59,7 +68,7 @@ class SuffixStats:
     first, and remembers about `_MEMORY` of them.
     """
 
-    _PRIOR: Final = (0.1, 0.3, 0.5, 0.6, 0.7, 0.78, 0.84, 0.88, 0.92, 0.94)
+    _PRIOR: Final = (0.1, 0.3, 0.5, 0.6, 0.7, 0.78, 0.84, 0.88, 0.92)
     _PRIOR_WEIGHT: Final = 6.0
     _MEMORY: Final = 400.0
     _LEAST, _MOST = 1e-3, 0.99
@@ -83,14 +92,15 @@ class SuffixStats:
         n = min(3, len(successors))
         found = []
         for place, (_, length, n_seen) in enumerate(successors):
-            grade = length if length <= 6 else 7 if length <= 8 else 8 if length <= 11 else 9
-            key = grade, min(place, 3), min(n_seen, 4), n
-            cell = self._cells.get(key)
-            if cell is None:
-                prior = self._PRIOR[grade - 1 if grade <= 9 else 9]
-                cell = self._cells[key] = [prior * (0.3 if place else 1.0), self._PRIOR_WEIGHT]
-            found.append(cell)
+            grade = _GRADES[length]
+            key = grade, place if place < 3 else 3, n_seen if n_seen < 4 else 4, n
+            found.append(self._cells.get(key) or self._open(key))
         return found
+
+    def _open(self, key: tuple[int, int, int, int]) -> list[float]:
+        prior = self._PRIOR[key[0]] * (0.3 if key[1] else 1.0)
+        cell = self._cells[key] = [prior, self._PRIOR_WEIGHT]
+        return cell
 
 
 class Blend:
@@ -118,43 +128,44 @@ class Blend:
         self.suffix = SuffixStats()
         self._mixing = [_equal_say(lot) for lot in range(_N_SETS)]
 
-    def weigh(self, evidence: Evidence) -> list[Candidacy]:
-        """Return every token that a source names, with its weight; in no order."""
-        odds: dict[int, list[float]] = {}
-        single, pair, successors, depth = evidence
-        lots: dict[int, int] = {}
-        there = 0
-        if single[0]:
-            there |= _SINGLE
-            for token, p in zip(single[0], self.single.weights(single[1], depth), strict=True):
-                odds[token] = [log(p / (1.0 - p)), 0.0, 0.0]
-                lots[token] = _SINGLE
-        if pair[0]:
-            there |= _PAIR
-            for token, p in zip(pair[0], self.pair.weights(pair[1], depth), strict=True):
-                odds.setdefault(token, [0.0, 0.0, 0.0])[1] = log(p / (1.0 - p))
-                lots[token] = lots.get(token, 0) | _PAIR
-        if successors:
-            there |= _SPINE
-            for found, p in zip(successors, self.suffix.weights(successors), strict=True):
-                odds.setdefault(found[0], [0.0, 0.0, 0.0])[2] = log(p / (1.0 - p))
-                lots[found[0]] = lots.get(found[0], 0) | _SPINE
-        return [self._mixed(token, said, there << 3 | lots[token]) for token, said in odds.items()]
+    def weigh(self, evidence: Evidence, ends: Container[int] = ()) -> Weighed:
+        """Return every token that a source names and that is not one of *ends*.
 
-    def _mixed(self, token: int, odds: list[float], lot: int) -> Candidacy:
-        a, b, c, constant = self._mixing[lot]
-        sum_ = a * odds[0] + b * odds[1] + c * odds[2] + constant
-        weight = 1.0 / (1.0 + exp(-max(-_BOUND, min(_BOUND, sum_))))
-        return Candidacy(token, weight, (odds[0], odds[1], odds[2]), lot)
+        A candidate's source is its case's lot.
+        """
+        candidates, cases = [], []
+        for token, case in self._cases(evidence).items():
+            if token in ends:
+                continue
+            single, pair, text, lot = case
+            a, b, c, constant = self._mixing[lot]
+            sum_ = a * single + b * pair + c * text + constant
+            sum_ = _BOUND if sum_ > _BOUND else -_BOUND if sum_ < -_BOUND else sum_
+            candidates.append((token, 1.0 / (1.0 + exp(-sum_)), lot))
+            cases.append(case)
+        return Weighed(candidates, cases)
 
-    def observe(self, evidence: Evidence, candidates: Sequence[Candidacy], token: int) -> None:
-        """Learn that *token* came where *evidence* made *candidates*."""
-        for candidate, weight, odds, lot in candidates:
+    def _cases(self, evidence: Evidence) -> dict[int, Case]:
+        (first, first_probs), (second, second_probs), text, depth = evidence
+        there = (_SINGLE if first else 0) | (_PAIR if second else 0) | (_SPINE if text else 0)
+        silent = Case(0.0, 0.0, 0.0, there << 3)
+        cases: dict[int, Case] = {}
+        for token, p in zip(first, self.single.weights(first_probs, depth), strict=True):
+            cases[token] = Case(log(p / (1.0 - p)), 0.0, 0.0, there << 3 | _SINGLE)
+        for token, p in zip(second, self.pair.weights(second_probs, depth), strict=True):
+            single, _, _, lot = cases.get(token, silent)
+            cases[token] = Case(single, log(p / (1.0 - p)), 0.0, lot | _PAIR)
+        for (token, _, _), p in zip(text, self.suffix.weights(text), strict=True):
+            single, pair, _, lot = cases.get(token, silent)
+            cases[token] = Case(single, pair, log(p / (1.0 - p)), lot | _SPINE)
+        return cases
+
+    def observe(self, evidence: Evidence, weighed: Weighed, token: int) -> None:
+        """Learn that *token* came where *evidence* was *weighed*."""
+        for (candidate, weight, _), (single, pair, text, lot) in zip(*weighed, strict=True):
             step = RATE * (float(candidate == token) - weight)
-            mixing = self._mixing[lot]
-            for source, said in enumerate(odds):
-                mixing[source] += step * said
-            mixing[3] += step
+            a, b, c, constant = self._mixing[lot]
+            self._mixing[lot] = a + step * single, b + step * pair, c + step * text, constant + step
         self.single.observe(*evidence.single, token, evidence.depth)
         self.pair.observe(*evidence.pair, token, evidence.depth)
         self.suffix.observe(evidence.successors, token)
@@ -163,7 +174,7 @@ class Blend:
         return f"Blend(n_trials={self.single.n_trials})"
 
 
-def _equal_say(lot: int) -> list[float]:
+def _equal_say(lot: int) -> tuple[float, float, float, float]:
     """Return mixing weights under which the sources that name a token have an equal say."""
     n = max(1, (lot & 7).bit_count())
-    return [1.0 / n, 1.0 / n, 1.0 / n, 0.0]
+    return 1.0 / n, 1.0 / n, 1.0 / n, 0.0

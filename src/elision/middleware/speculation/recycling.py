@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias
 
 from elision.middleware.speculation.allotment import Ledger
 from elision.middleware.speculation.base import Draft
-from elision.middleware.speculation.blend import Blend, Candidacy, Evidence
+from elision.middleware.speculation.blend import Blend, Evidence, Weighed
 from elision.middleware.speculation.matrix import RecycleMatrix, write_order
 from elision.middleware.speculation.pairs import Pair, PairMatrix
 from elision.middleware.speculation.spine import LONGEST, Spine
@@ -98,7 +98,7 @@ class _Judged(NamedTuple):
     """A node's candidates, and what made them."""
 
     evidence: Evidence
-    candidates: list[Candidacy]
+    weighed: Weighed
 
 
 class _Awaited(NamedTuple):
@@ -179,16 +179,15 @@ class Recycler:
             self._judged = {}
 
     def _children(self, path: Path) -> list[Candidate]:
-        return [(c.token, c.weight, c.lot) for c in self._judge(path).candidates]
+        return self._judge(path).weighed.candidates
 
     def _judge(self, path: Path) -> _Judged:
         """Return the candidates below *path*; asked again before anything was learnt, the same."""
         judged = self._judged.get(path)
         if judged is None:
             evidence = self._evidence(path)
-            candidates = self.pool.blend.weigh(evidence)
-            allowed = [c for c in candidates if c.token not in self.ends]
-            judged = self._judged[path] = _Judged(evidence, allowed)
+            weighed = self.pool.blend.weigh(evidence, self.ends)
+            judged = self._judged[path] = _Judged(evidence, weighed)
         return judged
 
     def _evidence(self, path: Path) -> Evidence:
