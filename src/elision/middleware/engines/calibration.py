@@ -25,6 +25,8 @@ from typing import Any
 
 import torch
 
+from elision.middleware.engines.packing import LAYOUT
+
 BUDGET_S = 1.5
 """Longest time spent on one candidate under one condition."""
 N_STEPS = 12
@@ -55,9 +57,9 @@ class Choice:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a digest of what a measurement depends on: processor, torch, model configuration."""
+    """Return a digest of what a measurement depends on: processor, torch, packing, model."""
     config = (folder / "config.json").read_bytes()
-    machine = f"{_processor()}/{os.cpu_count()}/{torch.__version__}"
+    machine = f"{_processor()}/{os.cpu_count()}/{torch.__version__}/{LAYOUT}"
     return hashlib.sha256(machine.encode() + config).hexdigest()[:16]
 
 
@@ -94,16 +96,23 @@ def thread_counts() -> tuple[int, ...]:
     return tuple(2**k for k in range(n_cores.bit_length()) if 2**k <= n_cores)
 
 
-def measure(model: Any, *, dtype: str, n_threads: int) -> Choice:
-    """Time decoding steps of *model* with *n_threads*, idle and beside a busy core."""
+@contextmanager
+def threads(n_threads: int) -> Iterator[None]:
+    """Let torch compute with *n_threads* for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure(model: Any, *, dtype: str, n_threads: int) -> Choice:
+    """Time decoding steps of *model* with *n_threads*, idle and beside a busy core."""
+    with threads(n_threads):
         idle = _median_ms(model)
         with _busy_core():
             busy = _median_ms(model)
-    finally:
-        torch.set_num_threads(before)
     return Choice(dtype, n_threads, round(idle, 2), round(busy, 2))
 
 

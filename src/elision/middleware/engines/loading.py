@@ -13,6 +13,7 @@ from elision.middleware.engines import calibration
 from elision.middleware.engines.calibration import Choice
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine
+from elision.middleware.engines.packing import pack_
 from elision.middleware.models.progress import Silence
 from elision.middleware.models.pull import pull
 
@@ -57,7 +58,19 @@ def _load(
     if torch.cuda.is_available():
         chosen = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
         return CausalModel.load(folder, name=name, dtype=chosen), n_threads or 1
-    return CausalModel.load(folder, name=name, dtype=getattr(torch, dtype)), n_threads
+    model = CausalModel.load(folder, name=name, dtype=getattr(torch, dtype))
+    _pack_(model, n_threads)
+    return model, n_threads
+
+
+def _pack_(model: CausalModel, n_threads: int) -> None:
+    """Pack the weights of a model that was loaded here: nobody else's is changed under him."""
+    with calibration.threads(n_threads):
+        done = pack_(model.model)
+    _log.info(
+        "%s: %d linear layers packed, %d left plain, %.1f s",
+        model.name, done.n_packed, done.n_plain, done.took_s,
+    )  # fmt: skip
 
 
 def _choose(folder: Path, name: str, settings: Settings, progress: Progress) -> Choice:
@@ -77,8 +90,9 @@ def _measured(folder: Path, name: str, settings: Settings) -> list[Choice]:
     threads = (settings.threads,) if settings.threads else calibration.thread_counts()
     found: list[Choice] = []
     for dtype in dtypes:
-        model = CausalModel.load(folder, name=name, dtype=getattr(torch, dtype)).model
-        found += [calibration.measure(model, dtype=dtype, n_threads=n) for n in threads]
+        model = CausalModel.load(folder, name=name, dtype=getattr(torch, dtype))
+        _pack_(model, threads[0])
+        found += [calibration.measure(model.model, dtype=dtype, n_threads=n) for n in threads]
     for choice in found:
         _log.info(
             "%s with %d threads: %.1f ms a token idle, %.1f ms beside a busy core",

@@ -2,13 +2,15 @@
 
 A plain linear layer hands its weight over row by row, and oneDNN re-orders it, or runs a slower
 kernel, in every forward. Here the re-ordering is done once, at load. Two things are gained: a step
-over a few rows costs half, and a row's result no longer depends on how many rows it is computed
-with, so that a drafted token and a plain one get the same scores from every linear layer.
+over a few rows costs two thirds, and a row's result no longer depends on how many rows it is
+computed with, so that no linear layer tells a drafted token from a plain one.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
+LAYOUT: Final = "packed-1"
+"""Names how weights are packed; a timing taken under another name no longer holds."""
 N_ROWS: Final = (1, 4, 16, 256)
 """Row counts the two forms are compared at: a token, a small and a large draft, a prefill chunk."""
 MAX_FLOOR: Final = 4
@@ -25,13 +29,14 @@ MAX_FLOOR: Final = 4
 BATCH_HINT: Final = 16
 """Rows the kernels are told to expect. None, 1, 16 and 256 give the same layout in bfloat16; in
 float32 a hint of 1 costs up to 1.7x from four rows on (measured, AVX-512)."""
-MARGIN: Final = 1.1
-"""How much slower the packed form may measure and still be taken: timing is noise up to here."""
+MARGIN: Final = 1.25
+"""How much slower the packed form may measure and still be taken: on a busy machine timing is noise
+up to here, and what is chosen should not change with the load (it rounds differently)."""
 SAMPLE_WEIGHTS: Final = 2**22
 """Weights of a sample: small matrices are tried in several copies, large ones in part."""
 N_TURNS: Final = 7
 BUDGET_S: Final = 0.1
-"""Time after which no further turn is begun; two are taken at least."""
+"""Time after which no further turn is begun; three are taken at least."""
 
 _FORMATS: Final = (torch.float32, torch.bfloat16)
 
@@ -74,18 +79,18 @@ class PackedLinear(nn.Module):
 
     Args:
         linear: Read once; its weight may be freed afterwards.
-        floor: See `Trial`.
         keep: Keep the plain weight too, because another module owns it.
 
     Attributes:
+        floor: See `Trial`.
         weight: The plain weight; unpacked anew, at its full size, with every access, unless kept.
     """
 
-    def __init__(self, linear: nn.Linear, *, floor: int = 1, keep: bool = False) -> None:
+    def __init__(self, linear: nn.Linear, *, keep: bool = False) -> None:
         super().__init__()
         self.in_features = linear.in_features
         self.out_features = linear.out_features
-        self.floor = floor
+        self.floor = 1
         self.bias = linear.bias
         if keep:
             self.weight = linear.weight
@@ -96,6 +101,11 @@ class PackedLinear(nn.Module):
         if name == "weight" and name not in kept:
             return self._packed.to_dense()
         return super().__getattr__(name)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weight."""
+        return self._packed.dtype
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return ``hidden @ weight.T + bias`` for inputs of shape ``(..., in_features)``."""
@@ -123,6 +133,7 @@ def can_pack(model: nn.Module) -> bool:
     return bool(weights) and suitable and _has_kernels(frozenset(w.dtype for w in weights))
 
 
+@torch.no_grad()
 def pack_(model: nn.Module) -> Packed:
     """Replace the linear layers of *model* by packed ones, where measuring says that it pays.
 
@@ -134,15 +145,18 @@ def pack_(model: nn.Module) -> Packed:
         model: One that nobody else uses, for inference alone.
     """
     start, done, n_plain = time.perf_counter(), list[PackedLinear](), 0
-    shared = _shared(model)
+    shared, floors = _shared(model), dict[tuple[int, ...], int]()
     for parent, name, linear in _linears(model) if can_pack(model) else ():
-        trial = _trial_of(linear)
+        trial, shape = _trial_of(linear), tuple(linear.weight.shape)
         if not trial.pays:
             n_plain += 1
             continue
-        keep = id(linear.weight) in shared
-        done.append(PackedLinear(linear, floor=trial.floor, keep=keep))
+        done.append(PackedLinear(linear, keep=id(linear.weight) in shared))
+        if shape not in floors:
+            floors[shape] = max(trial.floor, _own_from(done[-1]))
+        done[-1].floor = floors[shape]
         setattr(parent, name, done[-1])
+    _trim()
     n_bytes = sum(layer._packed.numel() * layer._packed.element_size() for layer in done)
     took_s = time.perf_counter() - start
     return Packed(n_packed=len(done), n_plain=n_plain, n_bytes=n_bytes, took_s=took_s)
@@ -173,6 +187,13 @@ def _shared(model: nn.Module) -> frozenset[int]:
 def _pack(weight: Tensor) -> Tensor:
     rows = weight.detach().contiguous()
     return cast("Tensor", torch.ops.mkldnn._reorder_linear_weight(rows, BATCH_HINT))
+
+
+def _trim() -> None:
+    """Give freed weights back to the system; glibc keeps their pages until it is asked."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _multiply(hidden: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
@@ -227,14 +248,21 @@ def _sample(n_out: int, n_in: int, dtype: torch.dtype, draw: torch.Generator) ->
 
 
 def _floor(packed: Sequence[PackedLinear], rows: Tensor) -> int:
-    """Return the row count to pad one row to: results are its own from there on, and it is fast."""
-    first = packed[0]
-    whole = first(rows[:16])
-    unlike = [n for n in range(1, MAX_FLOOR) if not torch.equal(first(rows[:n]), whole[:n])]
-    floors = range(1 + max(unlike, default=0), MAX_FLOOR + 1)
+    """Return the row count that one row is best padded to."""
+    floors = range(_own_from(packed[0]), MAX_FLOOR + 1)
     took = _fastest_s([partial(_run, packed, rows[:n]) for n in floors])
     best = took.index(min(took))
-    return floors[best if took[best] * MARGIN < took[0] else 0]
+    return floors[best if took[best] < 0.95 * took[0] else 0]
+
+
+def _own_from(layer: PackedLinear) -> int:
+    """Return the row count from which on a row's result does not depend on the rows beside it."""
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(16, layer.in_features, generator=draw).to(layer.dtype)
+    whole = _multiply(rows, layer._packed, None)
+    alone = [_multiply(rows[:n], layer._packed, None) for n in range(1, MAX_FLOOR)]
+    unlike = [len(few) for few in alone if not torch.equal(few, whole[: len(few)])]
+    return 1 + max(unlike, default=0)
 
 
 def _ratio(plain: Sequence[nn.Module], packed: Sequence[nn.Module], rows: Tensor) -> float:
@@ -255,6 +283,6 @@ def _fastest_s(runs: Sequence[Callable[[], None]]) -> list[float]:
             start = time.perf_counter()
             run()
             took[index] = min(took[index], time.perf_counter() - start)
-        if turn and time.perf_counter() > end:
+        if turn >= 2 and time.perf_counter() > end:
             break
     return took
