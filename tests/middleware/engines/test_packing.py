@@ -85,7 +85,7 @@ def test_a_packed_layer_computes_what_its_plain_layer_computes(
 def test_a_row_does_not_depend_on_the_rows_beside_it(
     n_in: int, n_out: int, dtype: torch.dtype
 ) -> None:
-    """Plain layers fail this in float32 (one to three rows), so drafted scores differ from plain."""
+    """Plain layers fail this in float32 for one to three rows."""
     layer = nn.Sequential(linear(n_in, n_out, dtype))
     floor = packing._own_from(PackedLinear(layer[0]))
     packed = PackedLinear(layer[0])
