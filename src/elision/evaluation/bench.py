@@ -29,6 +29,8 @@ BENCHES: Mapping[str, str] = {
     "semantic": "what the semantic layer costs per token, closed and open",
     "detect": "what the check catches and flags, and what it costs",
     "register": "looking up and creating targets, 10,000 of them",
+    "speed": "drafted decoding against plain, prompt lookup and the best of generate",
+    "batch": "streams at once against one, against batched generate and against taking turns",
 }
 
 
