@@ -92,6 +92,7 @@ class RecycleMatrix:
         last = {tokens[i]: i for i in (range(len(tokens)) if order is None else order)}
         if not last:
             return
+        assert min(last) >= 0, "a token below 0 would be another's row"
         self._store = self._store or self._allocate()
         at, source = np.fromiter(last, np.intp), np.fromiter(last.values(), np.intp)
         self._store[0][at], self._store[1][at] = ids[source], known[source]

@@ -158,7 +158,14 @@ class ShadowWalk:
 
 
 def _prior(rank: int, bucket: int) -> float:
+    """Return the hit rate of a cell before anything was seen.
+
+    Where the probability is known, 0.45 p^0.55 (r + 1)^-0.4: least coding cost over 3,542 rows
+    of SmolLM2-135M on 48 Spec-Bench replies, greedy and at 0.7: 1.59 nats a token, against 1.73
+    by rank alone, 1.86 by p alone, and 1.55 for the cells' own rates.
+    """
     if not bucket:
         return rank_prior(rank)
-    edges = (PROB_EDGES[0] / 2, *PROB_EDGES, 1.0)
-    return 0.5 * (rank_prior(rank) + (edges[bucket - 1] + edges[bucket]) / 2)
+    edges = (0.0, *PROB_EDGES, 1.0)
+    middle = (edges[bucket - 1] + edges[bucket]) / 2
+    return float(0.45 * middle**0.55 * (rank + 1) ** -0.4)
