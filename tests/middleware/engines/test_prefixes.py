@@ -119,6 +119,10 @@ class Storehouse(RuleBasedStateMachine):
     def a_text_that_goes_on(self, before: Ids, ids: Ids) -> Ids:
         return before + ids
 
+    @rule(target=known, before=known, n=st.integers(1, 60), ids=texts)
+    def a_text_that_parts(self, before: Ids, n: int, ids: Ids) -> Ids:
+        return before[:n] + ids
+
     @rule(tenant=tenants, profile=profiles, ids=known)
     def is_put(self, tenant: str, profile: str, ids: Ids) -> None:
         before = self.cache.stats()["prefix_evictions"]
@@ -126,29 +130,38 @@ class Storehouse(RuleBasedStateMachine):
         assert put(self.cache, ids, tenant, profile) == fits
         if fits:
             self.put_so_far.setdefault((tenant, profile), []).append(ids)
-            assert kept(self.cache, ids, tenant, profile) == len(ids)
+            assert self.is_taken(tenant, profile, (*ids, 0)) == len(ids)
         else:
             assert self.cache.stats()["prefix_evictions"] == before
 
     @rule(tenant=tenants, profile=profiles, ids=known)
-    def is_taken(self, tenant: str, profile: str, ids: Ids) -> None:
+    def is_asked_for(self, tenant: str, profile: str, ids: Ids) -> None:
+        self.is_taken(tenant, profile, ids)
+
+    def is_taken(self, tenant: str, profile: str, ids: Ids) -> int:
         others = self.put_so_far.get((tenant, profile), [])
         most = max((n_alike(ids[:-1], other) for other in others), default=0)
         found = self.cache.take(tenant, profile, 0, ids)
         if found is None:
             assert most < FEWEST_TOKENS or self.cache.stats()["prefix_evictions"]
-            return
+            return 0
         cache, n = found
         assert FEWEST_TOKENS <= n <= most
         assert n == most or self.cache.stats()["prefix_evictions"]
         assert_holds(cache, ids[:n])
         scribble_(cache)
+        return n
 
     @rule(tenant=tenants)
     def is_erased(self, tenant: str) -> None:
         self.cache.erase(tenant)
         for key in [key for key in self.put_so_far if key[0] == tenant]:
             del self.put_so_far[key]
+
+    def teardown(self) -> None:
+        for (tenant, profile), several in self.put_so_far.items():
+            for ids in several:
+                self.is_taken(tenant, profile, (*ids, 0))
 
     @invariant()
     def the_bound_holds_and_the_sum_is_right(self) -> None:
@@ -305,6 +318,16 @@ def test_what_many_begin_with_is_kept_once() -> None:
     assert all(put(cache, chat) for chat in chats)
     assert cache.stats()["prefix_bytes"] == (100 + 8 * 21) * TOKEN_BYTES
     assert all(kept(cache, chat) == len(chat) for chat in chats)
+
+
+def test_what_parts_and_goes_on_is_put_together_again() -> None:
+    cache, start = PrefixCache(), numbered(60, seed=1)
+    several = [start, start[:20] + numbered(30, seed=2), start + numbered(30, seed=3)]
+    assert all(put(cache, ids) for ids in several)
+    for ids in several:
+        found = cache.take("t", "p", 0, (*ids, 0))
+        assert found is not None
+        assert_holds(found[0], ids)
 
 
 def test_a_next_turn_copies_only_what_is_new() -> None:
