@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from elision.guards.targets import ForgetTarget as ForgetTarget
     from elision.guards.targets import Phrase as Phrase
     from elision.middleware.client import Client as Client
+    from elision.middleware.engines.custom_generate import recycling as recycling
     from elision.middleware.interventions.processor import (
         as_logits_processor as as_logits_processor,
     )
@@ -42,6 +43,7 @@ _HOMES = {
     "chat_model": "elision.middleware.sdk",
     "connect": "elision.middleware.sdk",
     "load": "elision.middleware.sdk",
+    "recycling": "elision.middleware.engines.custom_generate",
     "wrap": "elision.middleware.sdk",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "chat_model",
     "connect",
     "load",
+    "recycling",
     "wrap",
 ]
 

@@ -27,7 +27,6 @@ from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.engines.beam_job import BeamJob
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.hypothesis import BeamScorer
-from elision.middleware.engines.round import Round
 from elision.middleware.engines.station import Station
 from elision.testing.encoders import BagEncoder
 from elision.testing.laws import awkward_rows, check_adjust, check_sessions
@@ -226,7 +225,7 @@ def answered(model: CausalModel, question: str, *recipes: Any) -> tuple[str, str
     plan = Plan(request=_request(question), recipes=recipes, decoder="beam", refusal="No.")
     job = BeamJob(plan, out.append, time.monotonic() + 60)
     station = Station(model)
-    turn = Round(station)
+    turn = station.round()
     with torch.inference_mode():
         while not job.over:
             job.step(station)

@@ -28,7 +28,6 @@ from elision.middleware.engines.beam_job import BeamJob
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.hypothesis import Hypothesis
 from elision.middleware.engines.job import Item
-from elision.middleware.engines.round import Round
 from elision.middleware.engines.station import Station
 from elision.testing.models import tiny_model
 from elision.testing.script import FactTable
@@ -212,7 +211,7 @@ def plan(question: str = "lamp", *recipes: Recipe, **more: Any) -> Plan:
 
 def run(job: BeamJob, model: CausalModel) -> int:
     steps, station = 0, Station(model)
-    turn = Round(station)
+    turn = station.round()
     with torch.inference_mode():
         while not job.over:
             job.step(station)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from elision.middleware.engines.cache import full_cache
 from elision.middleware.engines.ragged import Segment, score_trees
-from elision.middleware.speculation.base import Draft
+from elision.middleware.speculation.base import NOTHING, Draft
 from elision.middleware.speculation.compaction import truncate
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache
-
-    from elision.middleware.engines.causal import CausalModel
+    from transformers import DynamicCache, PreTrainedModel
 
 
 @dataclass(slots=True)
@@ -26,7 +25,7 @@ class ForwardTimer:
         model: A tree-capable model.
     """
 
-    model: CausalModel
+    model: PreTrainedModel
     _caches: dict[int, DynamicCache] = field(default_factory=dict)
 
     def __call__(self, n: int, n_context: int, /) -> float:
@@ -35,7 +34,7 @@ class ForwardTimer:
         draft = Draft((0,) * (n - 1), tuple(range(n - 1)), (0.0,) * (n - 1))
         segment = Segment((0,) * n, draft, cache, n_context)
         start = time.perf_counter()
-        score_trees(self.model.model, [segment])
+        score_trees(self.model, [segment])
         took = time.perf_counter() - start
         truncate(cache, n_context)
         return took
@@ -43,8 +42,8 @@ class ForwardTimer:
     def _cache(self, n_context: int) -> DynamicCache:
         """Return a cache that holds *n_context* tokens: zeros, for their price is the same."""
         if n_context not in self._caches:
-            cache = self.model.new_cache(full=True)
-            self.model.score((0,), cache)
+            cache = full_cache(self.model.config)
+            score_trees(self.model, [Segment((0,), NOTHING, cache, 0)])
             for layer in cast("list[Any]", cache.layers):
                 keys, values = _zeros(layer, n_context - 1)
                 layer.update(keys, values)

@@ -136,7 +136,7 @@ class Job:
             last = choice == self.n_choices - 1
             own = cache if last else station.model.copy_cache(cache)
             reply = self._open(station.model, prompt, choice, seed)
-            sequence = Sequence(reply, own, prompt.ids, row, self.deliver)
+            sequence = Sequence(reply, own, prompt.ids, row, self.deliver, station.model.cut_cache)
             self.live.append(sequence)
             station.equip(sequence)
             if not sequence.is_over:

@@ -8,23 +8,66 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as Several
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from elision.middleware.engines.ragged import Segment, score_trees
-from elision.middleware.engines.sequence import Sequence, Walk
-from elision.middleware.engines.station import Station
 from elision.middleware.speculation.base import NOTHING
 from elision.middleware.speculation.controller import Ask, Controller
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import DynamicCache, PreTrainedModel
 
-    from elision.middleware.speculation.base import Draft
+    from elision.middleware.speculation.base import Draft, Mode
+    from elision.middleware.speculation.controller import Ledger
+    from elision.middleware.speculation.walk import Walk
 
-Failures: TypeAlias = list[tuple[Sequence, Exception]]
+
+class Decoded(Protocol):
+    """One choice as a round sees it; `elision.middleware.engines.sequence.Sequence` is one.
+
+    Attributes:
+        cache: Keys and values of all that is certain but the root.
+        mode: Whether to draft.
+        ledger: What drafting may cost.
+        is_apart: Whether it must have every forward to itself.
+    """
+
+    cache: DynamicCache
+    mode: Mode
+    ledger: Ledger
+    is_apart: bool
+
+    @property
+    def root(self) -> int:
+        """The last certain token."""
+        ...
+
+    @property
+    def n_past(self) -> int:
+        """Certain tokens before the root."""
+        ...
+
+    def prepare(self) -> bool:
+        """Make ready for a forward; return whether to take part in one."""
+        ...
+
+    def propose(self, n: int) -> Draft:
+        """Return a draft of at most *n* tokens."""
+        ...
+
+    def walk(self, logits: Tensor, draft: Draft) -> Walk:
+        """Choose tokens for as long as the draft has them."""
+        ...
+
+    def learn(self, logits: Tensor, draft: Draft, walk: Walk) -> None:
+        """Keep in the cache what was accepted, and let the drafter learn."""
+        ...
+
+
+Failures: TypeAlias = list[tuple[Decoded, Exception]]
 
 
 @dataclass(slots=True)
@@ -45,11 +88,21 @@ class Round:
     """Decodes choices, a step at a time. Lives as long as the engine's thread.
 
     Args:
-        station: The thread's belongings.
+        model: The model.
+        controller: Gives what decides how much to draft; asked for when a choice wants to.
+        takes_several: Says whether sequences may share a forward; asked when there are several.
     """
 
-    def __init__(self, station: Station) -> None:
-        self._station = station
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        controller: Callable[[], Controller],
+        takes_several: Callable[[], bool],
+    ) -> None:
+        self._model = model
+        self._give = controller
+        self._takes_several = takes_several
         self._controller: Controller | None = None
         self.n_forwards = 0
         self.n_tokens = 0
@@ -58,9 +111,9 @@ class Round:
 
     @property
     def controller(self) -> Controller:
-        """What decides how much to draft; measures the model when first asked for."""
+        """What decides how much to draft."""
         if self._controller is None:
-            self._controller = Controller(self._station.curve)
+            self._controller = self._give()
         return self._controller
 
     def stats(self) -> Mapping[str, float]:
@@ -73,23 +126,23 @@ class Round:
             **({} if self._controller is None else self._controller.gauges()),
         }
 
-    def step(self, sequences: Several[Sequence]) -> Failures:
+    def step(self, sequences: Sequence[Decoded]) -> Failures:
         """Advance every one of *sequences* by a forward; return those that broke, and on what."""
         failures: Failures = []
         for group in self._groups(sequences):
             self._advance(group, failures)
         return failures
 
-    def _groups(self, sequences: Several[Sequence]) -> Iterable[list[Sequence]]:
+    def _groups(self, sequences: Sequence[Decoded]) -> Iterable[list[Decoded]]:
         """Yield what shares a forward."""
-        shares = len(sequences) > 1 and self._station.takes_several
+        shares = len(sequences) > 1 and self._takes_several()
         together = [s for s in sequences if shares and not s.is_apart]
         yield together
         for sequence in sequences:
             if sequence not in together:
                 yield [sequence]
 
-    def _advance(self, group: list[Sequence], failures: Failures) -> None:
+    def _advance(self, group: list[Decoded], failures: Failures) -> None:
         ready = [s for s in group if self._prepared(s, failures)]
         if not ready:
             return
@@ -130,27 +183,27 @@ class Round:
             walk_s=watch.seconds["walk"],
         )
 
-    def _prepared(self, sequence: Sequence, failures: Failures) -> bool:
+    def _prepared(self, sequence: Decoded, failures: Failures) -> bool:
         try:
-            return sequence.prepare(self._station.model)
+            return sequence.prepare()
         except Exception as exc:  # whatever broke, only this request ends of it
             failures.append((sequence, exc))
             return False
 
-    def _asks(self, ready: list[Sequence]) -> list[Ask]:
+    def _asks(self, ready: list[Decoded]) -> list[Ask]:
         """Have every choice propose; nothing where none of them drafts."""
         if all(sequence.mode == "off" for sequence in ready):
             return []
         n_context = sum(sequence.n_past for sequence in ready) // len(ready)
         return [self._ask(sequence, len(ready), n_context) for sequence in ready]
 
-    def _ask(self, s: Sequence, n_sequences: int, n_context: int) -> Ask:
+    def _ask(self, s: Decoded, n_sequences: int, n_context: int) -> Ask:
         payer = s.ledger if s.mode == "auto" else None
         room = self.controller.room(n_sequences, n_context, payer) if s.mode != "off" else 0
         return Ask(draft=s.propose(room), ledger=s.ledger, mode=s.mode, n_context=s.n_past)
 
     def _score(
-        self, ready: list[Sequence], drafts: list[Draft], failures: Failures
+        self, ready: list[Decoded], drafts: list[Draft], failures: Failures
     ) -> list[Tensor] | None:
         """Return the rows of each choice; None if the forward broke, after trying one by one."""
         segments = [
@@ -158,7 +211,7 @@ class Round:
             for s, draft in zip(ready, drafts, strict=True)
         ]
         try:
-            return score_trees(self._station.model.model, segments)
+            return score_trees(self._model, segments)
         except Exception as exc:  # one of them may be to blame: the others go on without it
             if len(ready) == 1:
                 failures.append((ready[0], exc))
@@ -168,7 +221,7 @@ class Round:
             return None
 
     def _walked(
-        self, sequence: Sequence, logits: Tensor, draft: Draft, failures: Failures
+        self, sequence: Decoded, logits: Tensor, draft: Draft, failures: Failures
     ) -> Walk | None:
         try:
             return sequence.walk(logits, draft)

@@ -7,35 +7,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from elision.contract import Delta
-from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.decoding import Reply
 from elision.middleware.speculation.base import NOTHING, Draft, Drafter, Mode, NoDraft
 from elision.middleware.speculation.compaction import compact
 from elision.middleware.speculation.controller import Ledger
+from elision.middleware.speculation.walk import Walk, walk
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import DynamicCache
 
 
-@dataclass(slots=True)
-class Walk:
-    """What one step of a choice came to.
-
-    Attributes:
-        before: The reply before it, the root last.
-        path: Nodes visited, the root first.
-        shaped: Scores before temperature of the nodes at which a recipe acted.
-        n_written: Tokens written, those included that a rewind took back.
-    """
-
-    before: tuple[int, ...]
-    path: list[int] = field(default_factory=lambda: [0])
-    shaped: dict[int, Tensor] = field(default_factory=dict)
-    n_written: int = 0
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sequence:
     """One choice and its cache. Between steps the cache holds prompt + reply but the last token.
 
@@ -45,6 +28,7 @@ class Sequence:
         prompt: The prompt's tokens.
         first: Scores behind the prompt, shape ``(vocab,)``.
         deliver: Takes what may leave.
+        cut_cache: Makes a cache hold the given tokens and no more.
         drafter: Proposes tokens.
         ledger: What drafting may cost.
         mode: Whether to draft.
@@ -59,6 +43,7 @@ class Sequence:
     prompt: tuple[int, ...]
     first: Tensor
     deliver: Callable[[Delta], None]
+    cut_cache: Callable[[DynamicCache, tuple[int, ...]], DynamicCache]
     drafter: Drafter = field(default_factory=NoDraft)
     ledger: Ledger = field(default_factory=Ledger)
     mode: Mode = "off"
@@ -106,7 +91,7 @@ class Sequence:
         if delta := self.reply.take():
             self.deliver(delta)
 
-    def prepare(self, model: CausalModel) -> bool:
+    def prepare(self) -> bool:
         """Make ready for a forward; return whether there is one to take part in.
 
         A reply that went back to its beginning chooses its first token anew and needs none.
@@ -116,7 +101,7 @@ class Sequence:
             return False
         if int(self.cache.get_seq_length()) > self.n_past:
             tokens = (*self.prompt, *self.reply.tokens[:-1])
-            self.cache = model.cut_cache(self.cache, tokens)
+            self.cache = self.cut_cache(self.cache, tokens)
         return True
 
     def propose(self, n: int) -> Draft:
@@ -129,24 +114,20 @@ class Sequence:
     def walk(self, logits: Tensor, draft: Draft) -> Walk:
         """Choose tokens for as long as the draft has them.
 
-        The chain is asked once per token, on the true prefix, exactly as without a draft: what was
-        proposed decides only whether the scores of the next position are there already.
-
         Args:
             logits: Scores behind the root and every node, shape ``(n + 1, vocab)``.
             draft: What was scored. The cache holds a slot for the root and each of its nodes.
-
-        Source:
-            Sample, then match: the lazy walk of token_recycling.md 3.2 (algorithm W).
         """
-        walk = Walk(tuple(self.reply.tokens))
-        while self._visit(logits[walk.path[-1]], walk):
-            walk.n_written += 1
-            child = None if self.is_over else draft.child(walk.path[-1], self.root)
-            if child is None:
-                break
-            walk.path.append(child)
-        return walk
+        return walk(draft, lambda done: self._step(logits, done), before=tuple(self.reply.tokens))
+
+    def _step(self, logits: Tensor, done: Walk) -> int | None:
+        """Draw at the node that *done* has come to; return the token if the walk may go on."""
+        node = done.path[-1]
+        has_grown = self._visit(logits[node])
+        if self.reply.shaped is not None:
+            done.shaped[node] = self.reply.shaped
+        done.n_written += has_grown
+        return self.root if has_grown and not self.is_over else None
 
     def learn(self, logits: Tensor, draft: Draft, walk: Walk) -> None:
         """Keep in the cache what was accepted, and let the drafter learn from the rest as well."""
@@ -157,7 +138,7 @@ class Sequence:
         self.n_proposed += len(draft)
         self.n_accepted += len(walk.path) - 1
 
-    def _visit(self, row: Tensor, walk: Walk | None = None) -> bool:
+    def _visit(self, row: Tensor) -> bool:
         """Let the reply choose from *row*, hand over what may leave; return whether it grew by one.
 
         What may leave is settled token by token, drafted or not: text that has left cannot be
@@ -166,6 +147,4 @@ class Sequence:
         n_before = len(self.reply.tokens)
         self.reply.visit(row)
         self.hand_over()
-        if walk is not None and self.reply.shaped is not None:
-            walk.shaped[walk.path[-1]] = self.reply.shaped
         return len(self.reply.tokens) == n_before + 1

@@ -12,6 +12,8 @@ from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.forward_timer import ForwardTimer
 from elision.middleware.engines.prefixes import PrefixCache
 from elision.middleware.engines.ragged import can_be_ragged
+from elision.middleware.engines.round import Round
+from elision.middleware.speculation.controller import Controller
 from elision.middleware.speculation.cost import CostCurve
 from elision.middleware.speculation.pools import Pools
 from elision.middleware.speculation.selftest import is_tree_capable
@@ -53,7 +55,7 @@ class Station:
         """What a forward costs by its rows; measured now, in short, if nobody has before."""
         if self.known_curve is not None:
             return self.known_curve
-        return CostCurve.measure(ForwardTimer(self.model), budget_s=HASTE_S)
+        return CostCurve.measure(ForwardTimer(self.model.model), budget_s=HASTE_S)
 
     @cached_property
     def takes_trees(self) -> bool:
@@ -64,6 +66,14 @@ class Station:
     def takes_several(self) -> bool:
         """Whether several sequences can share a forward and stay what they are alone."""
         return self.batches and self.takes_trees and can_be_ragged(self.model.model)
+
+    def round(self) -> Round:
+        """Return what decodes choices with this model."""
+        return Round(
+            self.model.model,
+            controller=lambda: Controller(self.curve),
+            takes_several=lambda: self.takes_several,
+        )
 
     def recall(self, plan: Plan, ids: tuple[int, ...]) -> tuple[DynamicCache, int]:
         """Return a cache that *plan*'s request may write to, and how many of *ids* it holds."""

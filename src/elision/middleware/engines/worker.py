@@ -18,7 +18,6 @@ import torch
 from elision.errors import BusyError, ElisionError, EngineError
 from elision.middleware.engines.errand import Errand
 from elision.middleware.engines.job import Job
-from elision.middleware.engines.round import Round
 from elision.middleware.engines.station import Station
 
 Work: TypeAlias = "Job | Errand[Any]"
@@ -46,7 +45,7 @@ class Worker(threading.Thread):
     ) -> None:
         super().__init__(name=f"elision-engine-{station.model.name}", daemon=True)
         self._station = station
-        self._round = Round(station)
+        self._round = station.round()
         self._n_threads = n_threads
         self._max_streams = max_streams
         self._queue_limit = queue_limit

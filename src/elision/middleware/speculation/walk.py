@@ -1,0 +1,56 @@
+"""The lazy walk: the only verifier. Sample, then look whether the draft had guessed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from elision.middleware.speculation.base import Draft
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(slots=True)
+class Walk:
+    """What one step of a reply came to.
+
+    Attributes:
+        before: The reply before it, the root last.
+        path: Nodes visited, the root first.
+        shaped: Scores before temperature, shape ``(vocab,)``, of the nodes at which a recipe acted.
+        n_written: Tokens written, those included that a rewind took back.
+    """
+
+    before: tuple[int, ...]
+    path: list[int] = field(default_factory=lambda: [0])
+    shaped: dict[int, Tensor] = field(default_factory=dict)
+    n_written: int = 0
+
+
+def walk(draft: Draft, visit: Callable[[Walk], int | None], *, before: tuple[int, ...]) -> Walk:
+    """Visit the root, then the child that carries the token drawn there, and so on.
+
+    The token of every position is drawn by the same function of (true prefix, the model's scores,
+    state of the draw) as without a draft; the draft decides only whether the scores of the next
+    position are there already. So the text is the same for any sampler and any recipe, stateful
+    ones included, and each is asked once per token, in order. No rejection scheme accepts more.
+
+    Args:
+        draft: What was scored.
+        visit: Draws the token of the last node of the path and enters what that came to; returns
+            the token, or None where the walk must end with it or without one.
+        before: The reply before the step, the root last.
+
+    Source:
+        Sample-then-match, token_recycling.md 3.2 and 3.3 (algorithm W); the greedy case is that of
+        Luo et al. 2024, arXiv:2408.08696.
+    """
+    done = Walk(before)
+    while (token := visit(done)) is not None:
+        child = draft.child(done.path[-1], token)
+        if child is None:
+            break
+        done.path.append(child)
+    return done
