@@ -304,5 +304,5 @@ async def test_erasing_a_tenant_drops_what_memory_holds_of_him_and_only_of_him(
     for tenant in ("a", "b"):
         register.add(subject(tenant=tenant), actor="x")
         await reply(pipe, ask(options={"session": "s"}), tenant=tenant)
-    assert pipe.erase("a") == 5  # an enforcement, a session, three vectors
+    assert pipe.erase("a") == 6  # an enforcement, a session, three vectors, a pool of drafts
     assert "Arromanches" not in (await reply(pipe, ask(), tenant="a")).text

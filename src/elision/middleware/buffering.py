@@ -7,13 +7,30 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from elision.contract import REFUSE, Allow, Choice, Delta, Redact, Rewind, Verdict, collect
 from elision.errors import GuardError
+from elision.guards.phrases.holdback import REDACTED
+
+if TYPE_CHECKING:
+    from elision.middleware.enforcement import Enforcement
 
 Checker: TypeAlias = Callable[[str], Iterable[Verdict]]
 """Judges a whole text; positions are its raw characters. Called off the event loop."""
+
+
+def judge_of(rules: Enforcement) -> Checker:
+    """Return the check of a whole text; one that could not be decoded whole is not let go."""
+
+    def judge(text: str) -> list[Verdict]:
+        found = rules.checker.check_text(text)
+        if found.verdict in {"refuse", "rewind"} or (rules.guard.n_targets and not found.covered):
+            return [REFUSE]
+        redacted = (hit for hit in found.hits if hit.action == "redact" and hit.what == "phrase")
+        return [Redact(hit.start, hit.end, REDACTED) for hit in redacted]
+
+    return judge
 
 
 async def hold_all(

@@ -17,23 +17,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from elision.contract import (
-    REFUSE,
     Capability,
     Delta,
     Engine,
     Erasable,
     Plan,
-    Redact,
     Request,
-    Verdict,
     in_order,
 )
 from elision.errors import CapabilityError, ElisionError, GuardError, NotFoundError
 from elision.guards.baselines.guardrail import with_guardrail
 from elision.guards.baselines.refusals import refusal_for
 from elision.guards.conversation.sessions import SessionStore
-from elision.guards.phrases.holdback import REDACTED
-from elision.middleware.buffering import hold_all
+from elision.middleware.buffering import hold_all, judge_of
 from elision.middleware.enforcement import Enforcement
 from elision.middleware.guarding import Guards
 from elision.middleware.holding import held_back
@@ -239,7 +235,7 @@ class Pipeline:
         if not profile.buffered:
             return deltas
         deadline = time.monotonic() + (request.timeout_s or self._timeout_s)
-        return hold_all(deltas, _judged(defence), refusal=refusal, deadline=deadline)
+        return hold_all(deltas, judge_of(defence.rules), refusal=refusal, deadline=deadline)
 
     def _earlier(self, request: Request, rules: Enforcement) -> Turns | None:
         session = request.options.get("session")
@@ -287,20 +283,6 @@ def _with_guardrail(request: Request, profile: Profile, rules: Enforcement) -> R
     if profile.guardrail is None:
         return request
     return with_guardrail(request, rules.targets, family=profile.guardrail)
-
-
-def _judged(defence: Defence) -> Callable[[str], list[Verdict]]:
-    """Return the check of a whole text; one that could not be decoded whole is not let go."""
-    rules = defence.rules
-
-    def judge(text: str) -> list[Verdict]:
-        found = rules.checker.check_text(text)
-        if found.verdict in {"refuse", "rewind"} or (rules.guard.n_targets and not found.covered):
-            return [REFUSE]
-        redacted = (hit for hit in found.hits if hit.action == "redact" and hit.what == "phrase")
-        return [Redact(hit.start, hit.end, REDACTED) for hit in redacted]
-
-    return judge
 
 
 def _reported(delta: Delta, defence: Defence) -> Delta:

@@ -109,7 +109,8 @@ class Station:
         if not plan.reuse or reply.finish == "content_filter":
             return
         n_held = int(sequence.cache.get_seq_length())
-        ids = (*sequence.prompt, *reply.tokens)[:n_held]
+        # Not the last token: chosen behind a rewind, it may stand where the cache has another.
+        ids = (*sequence.prompt, *reply.tokens[:-1])[:n_held]
         self.prefixes.put(
             plan.tenant, plan.profile, plan.epoch, ids, sequence.cache, generation=generation
         )
