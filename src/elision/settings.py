@@ -121,6 +121,9 @@ class Settings(BaseSettings):
     prefix_cache_mb: Annotated[
         int, Field(ge=0, description="Memory for keys and values of earlier prompts; 0: none.")
     ] = 512
+    cross_request: Annotated[
+        bool, Field(description="Draft from what earlier replies of tenant and profile have shown.")
+    ] = True
     encoder: Annotated[
         str | None,
         Field(description="Sentence encoder of the gate: alias, hub id or folder; none: no gate."),

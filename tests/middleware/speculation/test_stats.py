@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-from math import prod
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,6 @@ from elision.middleware.speculation.stats import (
     PROB_EDGES,
     REFRESH_TRIALS,
     RankStats,
-    ShadowWalk,
     rank_prior,
 )
 
@@ -127,42 +125,3 @@ def test_it_tells_how_much_it_has_seen_and_no_token() -> None:
     stats = RankStats()
     stats.observe([777], [0.5], 777, 1)
     assert repr(stats) == "RankStats(k=8, n_trials=1)"
-
-
-def depths(probs_seen: list[float], reach: float) -> list[int]:
-    """The depth at which each token is met."""
-    walk, met = ShadowWalk(reach=reach), []
-    for prob in probs_seen:
-        met.append(walk.depth)
-        walk.follow(prob)
-    return met
-
-
-def test_a_shadow_goes_deeper_with_every_hit_and_begins_anew_after_a_miss() -> None:
-    assert depths([0.9, 0.9, 0.0, 0.9, 0.9], reach=0.1) == [1, 2, 3, 1, 2]
-
-
-def test_a_shadow_goes_no_deeper_than_its_tree_would() -> None:
-    assert depths([0.5] * 7, reach=0.5**3) == [1, 2, 3, 1, 2, 3, 1]
-    assert depths([0.5, 0.2, 0.5], reach=0.1) == [1, 2, 1]
-
-
-@given(st.lists(probs, min_size=1, max_size=40), st.floats(0.001, 0.9))
-def test_a_shadow_cuts_a_text_into_walks_down_trees_of_its_reach(
-    seen: list[float], reach: float
-) -> None:
-    met = depths(seen, reach)
-    begins = [index for index, depth in enumerate(met) if depth == 1]
-    for begin, end in zip(begins, [*begins[1:], len(met)], strict=True):
-        assert met[begin:end] == list(range(1, end - begin + 1))
-        assert end - begin == 1 or prod(seen[begin : end - 1]) > reach
-        assert end == len(met) or prod(seen[begin:end]) <= reach
-
-
-def test_a_shadow_begins_anew_when_told_to() -> None:
-    walk = ShadowWalk()
-    walk.follow(0.9)
-    walk.restart()
-    assert walk.depth == 1
-    walk.follow(0.9)
-    assert walk.depth == 2

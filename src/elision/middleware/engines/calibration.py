@@ -2,8 +2,8 @@
 
 Two compute threads beside a busy core can cost forty times one thread, and bfloat16 may be faster
 or slower than float32 from one processor to the next. So nothing is assumed: every candidate
-decodes a few tokens on the idle machine and beside a busy core, and the one with the smallest
-geometric mean of the two medians wins.
+decodes a few tokens, with and without drafts, on the idle machine and beside a busy core, and the
+one with the smallest geometric mean of the two medians wins.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from elision.middleware.engines.packing import LAYOUT
 BUDGET_S = 1.5
 """Longest time spent on one candidate under one condition."""
 N_STEPS = 12
+N_ROWS = (1, 8)
+"""What is timed: a token, and a small draft."""
 LARGE_BYTES = 4 * 2**30
 """Models whose weights take more than this on disk are tried in bfloat16 only."""
 
@@ -41,7 +43,7 @@ class Choice:
     Attributes:
         dtype: ``float32`` or ``bfloat16``.
         n_threads: Compute threads.
-        idle_ms: Median milliseconds per token on the idle machine.
+        idle_ms: Median milliseconds per forward on the idle machine.
         busy_ms: The same beside one busy core.
     """
 
@@ -126,8 +128,9 @@ def _median_ms(model: Any) -> float:
         model(input_ids=token.repeat(1, 32), past_key_values=cache, use_cache=True)
         while len(took) < N_STEPS and (time.perf_counter() < end or len(took) < 2):
             start = time.perf_counter()
-            model(input_ids=token, past_key_values=cache, use_cache=True)
-            took.append(time.perf_counter() - start)
+            for n in N_ROWS:
+                model(input_ids=token.repeat(1, n), past_key_values=cache, use_cache=True)
+            took.append((time.perf_counter() - start) / len(N_ROWS))
     return statistics.median(took) * 1e3
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Output: TypeAlias = Tensor | GenerateDecoderOnlyOutput
 
 HASTE_S = 0.5
-"""Time for measuring a model whose user waits."""
+"""Time for measuring a model that somebody waits for."""
 
 
 def recycling(
@@ -61,9 +61,7 @@ class Recycling:
     Keeps what it learned of each model for as long as the model lives. Not for two threads at once.
     """
 
-    def __init__(
-        self, *, speculation: Mode, streamer: Any, cross_request: bool
-    ) -> None:
+    def __init__(self, *, speculation: Mode, streamer: Any, cross_request: bool) -> None:
         self._mode = speculation
         self._streamer: Any = streamer
         self._cross_request = cross_request
@@ -254,9 +252,7 @@ class _Row:
         self.is_over = bool(self.chooser.stops(self.ids, seen)[0])
 
 
-def _check(
-    config: Any, model_kwargs: dict[str, Any], n_rows: int, streamer: Any
-) -> None:
+def _check(config: Any, model_kwargs: dict[str, Any], n_rows: int, streamer: Any) -> None:
     """Raise `ConfigError` where this loop would have to do what it cannot."""
     cache = model_kwargs.get("past_key_values")
     wants_more = config.output_attentions or config.output_hidden_states

@@ -14,8 +14,10 @@ from elision.middleware.engines.calibration import Choice
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine
 from elision.middleware.engines.packing import pack_
+from elision.middleware.engines.station import CurveMemo
 from elision.middleware.models.progress import Silence
 from elision.middleware.models.pull import pull
+from elision.middleware.speculation.cost import curve_key
 
 if TYPE_CHECKING:
     from elision.middleware.models.progress import Progress
@@ -42,7 +44,21 @@ def load_engine(name: str, settings: Settings, *, progress: Progress | None = No
     model, n_threads = _load(folder, name, settings, progress or Silence())
     dtype = str(model.model.dtype).removeprefix("torch.")
     _log.info("%s runs in %s on %s, threads: %d", model.name, dtype, model.device, n_threads)
-    return LocalEngine.under(settings, model, n_threads=n_threads)
+    memo = CurveMemo(settings.cache / "costs.json", _curve_key(folder, model, n_threads))
+    engine = LocalEngine.under(settings, model, n_threads=n_threads, memo=memo)
+    if progress is not None:
+        progress.stage("Measuring what a draft costs, once")
+    engine.warm()
+    return engine
+
+
+def _curve_key(folder: Path, model: CausalModel, n_threads: int) -> str:
+    where = model.device
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
+    dtype = f"{str(model.model.dtype).removeprefix('torch.')}@{name}"
+    packed = where.type == "cpu"
+    fingerprint = calibration.fingerprint(folder)
+    return curve_key(fingerprint, dtype=dtype, n_threads=n_threads, packed=packed)
 
 
 def _load(

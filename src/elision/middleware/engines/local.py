@@ -14,7 +14,7 @@ from elision.middleware.engines.errand import Errand
 from elision.middleware.engines.job import CAPABILITIES, Item
 from elision.middleware.engines.jobs import job_for
 from elision.middleware.engines.prefixes import PREFIX_BYTES, PrefixCache
-from elision.middleware.engines.station import Station
+from elision.middleware.engines.station import CurveMemo, Station
 from elision.middleware.engines.worker import Worker
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class LocalEngine:
 
     Args:
         model: The model; the engine's thread alone may touch it from now on.
+        memo: See `Station`.
+        cross_request: See `Pools`.
         batches: Whether choices of several requests may share a forward.
         prefix_bytes: Most memory for keys and values of earlier prompts; 0 keeps none.
         n_threads: Compute threads.
@@ -44,6 +46,8 @@ class LocalEngine:
         self,
         model: CausalModel,
         *,
+        memo: CurveMemo | None = None,
+        cross_request: bool = True,
         batches: bool = True,
         prefix_bytes: int = PREFIX_BYTES,
         n_threads: int = 1,
@@ -54,7 +58,13 @@ class LocalEngine:
         self.name = model.name
         self.lexicon: Lexicon | None = model.lexicon
         self._timeout_s = timeout_s
-        self._station = Station(model, prefixes=PrefixCache(prefix_bytes), batches=batches)
+        self._station = Station(
+            model,
+            prefixes=PrefixCache(prefix_bytes),
+            batches=batches,
+            memo=memo,
+            cross_request=cross_request,
+        )
         self._worker = Worker(
             self._station,
             n_threads=n_threads,
@@ -81,7 +91,14 @@ class LocalEngine:
         )
 
     @classmethod
-    def under(cls, settings: Settings, model: CausalModel, *, n_threads: int) -> LocalEngine:
+    def under(
+        cls,
+        settings: Settings,
+        model: CausalModel,
+        *,
+        n_threads: int,
+        memo: CurveMemo | None = None,
+    ) -> LocalEngine:
         """Serve *model* within the limits of *settings*."""
         return cls(
             model,
@@ -89,6 +106,8 @@ class LocalEngine:
             max_streams=settings.max_streams,
             queue_limit=settings.queue_limit,
             prefix_bytes=settings.prefix_cache_mb * 2**20,
+            cross_request=settings.cross_request,
+            memo=memo,
             timeout_s=settings.timeout_s,
         )
 
@@ -113,6 +132,10 @@ class LocalEngine:
                 yield item
         finally:
             self._worker.cancel(job)
+
+    def warm(self) -> None:
+        """Find out now what would otherwise be found out while the first request waits."""
+        self.borrow(lambda _: self._station.warm()).result()
 
     def borrow(self, work: Callable[[CausalModel], T]) -> Future[T]:
         """Have *work* done with the model on its thread, as one turn among the requests'.

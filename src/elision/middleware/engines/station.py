@@ -14,11 +14,13 @@ from elision.middleware.engines.prefixes import PrefixCache
 from elision.middleware.engines.ragged import can_be_ragged
 from elision.middleware.engines.round import Round
 from elision.middleware.speculation.controller import Controller
-from elision.middleware.speculation.cost import CostCurve
+from elision.middleware.speculation.cost import CostCurve, recall, remember
 from elision.middleware.speculation.pools import Pools
 from elision.middleware.speculation.selftest import is_tree_capable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import DynamicCache
 
     from elision.contract import Plan
@@ -29,6 +31,19 @@ HASTE_S: Final = 0.1
 """Time for measuring a model that somebody waits for; the rest is learned on the way."""
 
 
+@dataclass(frozen=True, slots=True)
+class CurveMemo:
+    """Where a cost curve is remembered.
+
+    Attributes:
+        file: A file of the cache.
+        key: Names processor, model, number format and threads.
+    """
+
+    file: Path
+    key: str
+
+
 @dataclass
 class Station:
     """What a job may use. The engine's thread alone touches it, but for `erase`.
@@ -37,25 +52,37 @@ class Station:
         model: The model.
         prefixes: Keys and values of earlier prompts, by tenant and profile.
         batches: Whether choices of several requests may share a forward.
-        known_curve: What forwards cost, if it was measured before.
+        memo: Where what forwards cost is remembered from one start to the next; None: nowhere.
+        cross_request: See `Pools`.
         pools: What was recycled, by tenant and profile.
     """
 
     model: CausalModel
     prefixes: PrefixCache = field(default_factory=PrefixCache)
     batches: bool = True
-    known_curve: CostCurve | None = None
+    memo: CurveMemo | None = None
+    cross_request: bool = True
     pools: Pools = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pools = Pools(self.model.vocab_size)
+        self.pools = Pools(self.model.vocab_size, cross_request=self.cross_request)
 
     @cached_property
     def curve(self) -> CostCurve:
-        """What a forward costs by its rows; measured now, in short, if nobody has before."""
-        if self.known_curve is not None:
-            return self.known_curve
-        return CostCurve.measure(ForwardTimer(self.model.model), budget_s=HASTE_S)
+        """What a forward costs by its rows; measured now if that is not remembered."""
+        timer = ForwardTimer(self.model.model)
+        if self.memo is None:
+            return CostCurve.measure(timer, budget_s=HASTE_S)
+        known = recall(self.memo.file, self.memo.key)
+        if known is None:
+            known = CostCurve.measure(timer)
+            remember(self.memo.file, self.memo.key, known)
+        return known
+
+    def warm(self) -> None:
+        """Find out now what would otherwise be found out while the first request waits."""
+        if self.takes_trees:
+            _ = self.curve, self.takes_several
 
     @cached_property
     def takes_trees(self) -> bool:

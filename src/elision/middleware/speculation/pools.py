@@ -99,7 +99,7 @@ class Pools:
             return self._drop(tenant)
 
     def stats(self) -> Mapping[str, float]:
-        """Return gauges: pools, their bytes, counts of drafting, and hits by rank.
+        """Return gauges: pools, their bytes and credit, counts of drafting, hits by rank.
 
         ``draft_hits_rank_R`` is the share of tokens that stood at rank R of the row of the token
         before them, over the pools that are kept.
@@ -112,7 +112,7 @@ class Pools:
             "draft_steps": float(self._tally.steps),
             "draft_visited": float(self._tally.visited),
             "draft_scored": float(self._tally.scored),
-            "tokens_per_step": self._tally.tokens_per_step,
+            "draft_credit_s": sum(pool.ledger.credit for pool in pools),
         }
         return gauges | _hits([pool.blend.single for pool in pools], self._k)
 

@@ -22,9 +22,6 @@ PRIOR_WEIGHT: Final = 20.0
 DECAY: Final = 0.995
 REFRESH_TRIALS: Final = 32
 
-REACH: Final = 0.02
-"""About the least weight in a best tree of 16 nodes under the prior."""
-
 _N_BUCKETS: Final = len(PROB_EDGES) + 2
 _LEAST, _MOST = 1e-4, 0.98
 
@@ -127,34 +124,6 @@ class RankStats:
 
     def __repr__(self) -> str:
         return f"RankStats(k={self.k}, n_trials={self._n_trials})"
-
-
-class ShadowWalk:
-    """Tells at which depth each token of a plain reply would have been met, had one drafted.
-
-    Lives for one reply. It cuts a text that comes token by token into the steps that a tree of all
-    nodes above a weight would have made of it, so that plain decoding has trials of every depth.
-
-    Attributes:
-        depth: Of the candidates for the next token.
-    """
-
-    def __init__(self, *, reach: float = REACH) -> None:
-        self.depth = 1
-        self._weight = 1.0
-        self._reach = reach
-
-    def follow(self, prob: float) -> None:
-        """Go on by a token that had been given *prob*; 0 if it was no candidate."""
-        self._weight *= prob
-        if self._weight > self._reach:
-            self.depth += 1
-        else:
-            self.restart()
-
-    def restart(self) -> None:
-        """Begin a step: after a rewind, or behind a step that was drafted."""
-        self.depth, self._weight = 1, 1.0
 
 
 def _prior(rank: int, bucket: int) -> float:
