@@ -33,7 +33,7 @@ def worst(setup: Setup, stable: Stable) -> Figure:
     n_tokens = setup.repeats(512, 48)
     plain, drafted = stable.ours("off", "worst"), stable.ours("auto", "worst")
     pairs = list[tuple[Run, Run]]()
-    for seed in range(setup.repeats(4 if setup.data else 2, 2) + 1):
+    for seed in range(setup.repeats(3 if setup.data else 2, 2) + 1):
         pair = _both(plain, drafted, random_text(n_tokens if seed else 8, seed=seed))
         pairs += [pair] if seed else []  # the first warms both
     return of(

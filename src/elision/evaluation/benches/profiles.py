@@ -42,7 +42,7 @@ def identical(setup: Setup, stable: Stable, course: Course, results: dict[str, R
         explain = partial(is_explained, stable, plain.plan(request), other)
         verdicts.add(one, other, explain)
     profiles = [p for p in PROFILES.values() if p.decoder == "sample"]
-    compare(stable, course.shorter(4, 64), profiles, targets_of(setup), verdicts)
+    compare(stable, course.shorter(4, 48), profiles, targets_of(setup), verdicts)
     return of(
         "speed.identical", [verdicts.share], "of texts", goal=Goal(value=1.0, sense=">="),
         **stable.about(course), texts=verdicts.n, ties=verdicts.n_ties,

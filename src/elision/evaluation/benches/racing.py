@@ -262,7 +262,7 @@ def race(contestants: Mapping[str, Contestant], course: Course) -> dict[str, Run
     Each is warmed first, with a question that is not in the race.
     """
     for contestant in contestants.values():
-        contestant.run(ask(WARM_UP, min(16, course.n_tokens), temperature=course.temperature))
+        contestant.run(ask(WARM_UP, max(1, course.n_tokens // 4), temperature=course.temperature))
     found: dict[str, Runs] = {name: {} for name in contestants}
     names = list(contestants)
     for turn, (group, request) in enumerate(course.requests()):

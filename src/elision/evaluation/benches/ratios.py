@@ -25,19 +25,26 @@ class Ratios:
 
     @classmethod
     def of(cls, fast: Runs, slow: Runs) -> Ratios:
-        """Compare the runs of *fast* with those of *slow*, tokens per second."""
+        """Compare the runs of *fast* with those of *slow*, tokens per second.
+
+        Answers without a token count in their group's seconds only; a group in which one of the
+        two never wrote any is left out.
+        """
+        groups = [g for g in fast if rate(fast[g]) > 0 and rate(slow[g]) > 0]
         return cls(
-            {group: rate(fast[group]) / rate(slow[group]) for group in fast},
-            {
-                group: [f.rate / s.rate for f, s in zip(fast[group], slow[group], strict=True)]
-                for group in fast
-            },
+            {group: rate(fast[group]) / rate(slow[group]) for group in groups},
+            {group: _pairs(fast[group], slow[group]) for group in groups},
         )
 
     @property
     def overall(self) -> float:
         """Geometric mean over the groups."""
         return geometric_mean(self.groups.values())
+
+
+def _pairs(fast: Sequence[Run], slow: Sequence[Run]) -> list[float]:
+    both = [(f, s) for f, s in zip(fast, slow, strict=True) if f.n_tokens and s.n_tokens]
+    return [f.rate / s.rate for f, s in both] or [rate(fast) / rate(slow)]
 
 
 def rate(runs: Sequence[Run]) -> float:

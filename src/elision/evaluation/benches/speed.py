@@ -22,6 +22,7 @@ from elision.evaluation.benches.ratios import (
     decoding_rate,
     every,
     exactly,
+    geometric_mean,
     listed,
     overall,
     rate_of_all,
@@ -102,14 +103,20 @@ def _against_lookup(
 
 
 def _steps(stable: Stable, course: Course, drafted: Runs) -> Iterator[Figure]:
-    """Yield how many tokens a forward gave, and in the conditions what the drafts were worth."""
-    gauges = {name: share for name, share in stable.engine.stats().items() if "rank" in name}
-    for group, runs in drafted.items():
-        yield exactly(
-            f"speed.tokens_per_step.{group}", tokens_per_step(runs),
-            [tokens_per_step([run]) for run in runs], "tokens",
-            **stable.about(course), mode="auto", draft_hits=listed(gauges),
-        )  # fmt: skip
+    """Yield how many tokens a forward gave, and in the conditions what each rank was worth."""
+    name, about = "speed.tokens_per_step", {**stable.about(course), "mode": "auto"}
+    hits = {gauge: share for gauge, share in stable.engine.stats().items() if "rank" in gauge}
+    known = {group: tokens_per_step(runs) for group, runs in drafted.items()}
+    groups = {group: value for group, value in known.items() if value}
+    if not groups:
+        return
+    yield of(
+        name, list(groups.values()), "tokens", pick=geometric_mean, **about,
+        draft_hits=listed(hits), statistic="geometric mean of the groups; spread over them",
+    )  # fmt: skip
+    for group, value in groups.items():
+        samples = [tokens_per_step([run]) for run in drafted[group]]
+        yield exactly(f"{name}.{group}", value, samples, "tokens", **about)
 
 
 def _flipped(stable: Stable, course: Course, results: Results) -> Figure:
