@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import torch
 from torch import Tensor
 
-from elision.middleware.engines.cache import full_cache
+from elision.middleware.engines.attention import is_independent, is_usual
+from elision.middleware.engines.cache import GrowingLayer, full_cache
 from elision.middleware.engines.rows import Part, Rows, attending
 from elision.middleware.speculation.base import NOTHING, Draft
 from elision.middleware.speculation.compaction import can_compact, tree_slots
@@ -55,16 +56,24 @@ def score_trees(
             that is tree-capable; a lone root asks for nothing, not even a cache of full length.
         segments: What to score; no two of them share a cache.
         grouped: Have a lone tree read each key once for all heads that share it, too, instead of
-            copying the keys for every head. Only for a model that `can_be_ragged`.
+            copying the keys for every head. Only for a model that `can_be_ragged`; one whose rows
+            are independent (`attention.set_independent_`) never copies keys.
 
     Returns:
         The model's own scores behind each token, shape ``(n_i, vocab)`` and of the model's type,
         per segment.
     """
     with torch.inference_mode(), _undone(segments):
-        if len(segments) > 1 or (grouped and segments and segments[0].draft.tokens):
-            return _score_together(model, segments)
+        independent = is_independent(model) and all(_is_whole(s.cache) for s in segments)
+        grouped = independent or (grouped and any(s.draft.tokens for s in segments))
+        if len(segments) > 1 or grouped:
+            return _score_together(model, segments, independent=independent)
         return [_score_alone(model, segment) for segment in segments]
+
+
+def _is_whole(cache: Any) -> bool:
+    """Return whether every layer of *cache* keeps every token."""
+    return all(isinstance(layer, GrowingLayer) for layer in cache.layers)
 
 
 @contextmanager
@@ -105,9 +114,9 @@ def _masks(model: Any, windows: Windows, config: Any, segment: Segment) -> Masks
 # --- several segments ----------------------------------------------------------------------------
 
 
-def _score_together(model: Any, segments: Sequence[Segment]) -> list[Tensor]:
+def _score_together(model: Any, segments: Sequence[Segment], *, independent: bool) -> list[Tensor]:
     config = model.config.get_text_config()
-    rows = Rows(config, list(_parts(model, config, segments)))
+    rows = Rows(config, list(_parts(model, config, segments)), independent=independent)
     tokens = [token for s in segments for token in s.tokens]
     positions = [s.n_past + depth for s in segments for depth in s.draft.depths]
     with attending(config, rows.attend):
@@ -125,7 +134,7 @@ def _parts(model: Any, config: Any, segments: Sequence[Segment]) -> Iterator[Par
     for segment in segments:
         sees_all = not segment.draft.tokens and not windows.binds(segment.n_past + 1)
         masks = None if sees_all else _masks(model, windows, config, segment)
-        yield Part(segment.cache, start, len(segment.tokens), masks)
+        yield Part(segment.cache, start, len(segment.tokens), masks, segment.draft)
         start += len(segment.tokens)
 
 
@@ -159,6 +168,24 @@ def can_be_ragged(model: PreTrainedModel) -> bool:
             got = score_trees(model, shared)
             got_grouped = score_trees(model, grouped, grouped=True)
             return all(map(_agree, [*got, *got_grouped], [*want, want[-1]]))
+    except Exception:  # whatever breaks inside a model that nobody has tried means no
+        return False
+
+
+def can_be_independent(model: PreTrainedModel) -> bool:
+    """Return whether `attention.attend` may take the place of the model's own attention function.
+
+    Tries it, on what `can_be_ragged` tries, one sequence at a time: nine forwards. Never raises.
+    """
+    try:
+        if not is_usual(model):
+            return False
+        with torch.inference_mode():
+            alone = _sample_segments(model)
+            ours = copy.deepcopy(alone)
+            want = [_score_alone(model, segment) for segment in alone]
+            got = [_score_together(model, [segment], independent=True)[0] for segment in ours]
+            return all(map(_agree, got, want))
     except Exception:  # whatever breaks inside a model that nobody has tried means no
         return False
 

@@ -24,6 +24,9 @@ from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from elision.middleware.engines import attention
+from elision.middleware.engines.attention import Seen
+from elision.middleware.speculation.base import Draft
 from elision.middleware.speculation.masks import Masks, Windows
 
 if TYPE_CHECKING:
@@ -39,13 +42,16 @@ class Part:
         start: Where its tokens begin on the row.
         n: How many they are.
         masks: As `tree_masks` makes them; None if every token sees everything.
+        draft: How the tokens hang together.
     """
 
     cache: DynamicCache
     start: int
     n: int
     masks: Masks | None
+    draft: Draft
     _stacked: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    _seen: dict[tuple[str, int], Seen] = field(default_factory=dict)
 
     def mask(self, kind: str) -> Tensor | None:
         """Return the mask of a layer of *kind*."""
@@ -60,6 +66,13 @@ class Part:
             self._stacked[kind, n_heads] = mask.repeat(1, 1, n_heads, 1)
         return self._stacked[kind, n_heads]
 
+    def seen(self, kind: str, n_heads: int, n_past: int) -> Seen:
+        """Return whom the tokens may look at in a layer of *kind* whose keys *n_heads* share."""
+        if (kind, n_heads) not in self._seen:
+            mask = self.mask(kind)
+            self._seen[kind, n_heads] = Seen.of(n_past, self.draft, mask, n_heads)
+        return self._seen[kind, n_heads]
+
 
 class Rows(Cache):
     """Stands in for a cache during one forward; new states go to their sequence's own.
@@ -67,13 +80,15 @@ class Rows(Cache):
     Args:
         config: The text part of the model's configuration, as it stands outside of the forward.
         parts: The sequences, in the order in which they stand on the row.
+        independent: Attend by `attention.attend` where that does the same.
     """
 
-    def __init__(self, config: Any, parts: Sequence[Part]) -> None:
+    def __init__(self, config: Any, parts: Sequence[Part], *, independent: bool = False) -> None:
         super().__init__(layers=[])
         self._usual: str = config._attn_implementation
         self._kinds: Sequence[str] = config.layer_types if Windows.of(config).kinds else ()
         self._parts = parts
+        self._independent = independent
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -123,12 +138,14 @@ class Rows(Cache):
         for part in self._parts:
             layer = cast("Any", part.cache.layers[index])
             asked = query.narrow(2, part.start, part.n)
-            if plain:
+            if plain and self._independent and part.n <= attention.MAX_ROWS:
+                read.append(_attend_alike(asked, layer, part, kind, kwargs.get("scaling")))
+            elif plain:
                 read.append(_attend_in_groups(asked, layer, part, kind, kwargs.get("scaling")))
             else:
                 mask = part.mask(kind)
                 read.append(usual(module, asked, layer.keys, layer.values, mask, **kwargs)[0])
-        return torch.cat(read, dim=1), None
+        return (read[0] if len(read) == 1 else torch.cat(read, dim=1)), None
 
 
 def _function(module: Any, name: str) -> Any:
@@ -140,7 +157,17 @@ def _function(module: Any, name: str) -> Any:
 def _is_plain(query: Tensor, kwargs: dict[str, Any]) -> bool:
     """Return whether attention is softmax(QK)V and no more, on a CPU."""
     odd = ("softcap", "position_bias", "cache", "s_aux")
-    return query.device.type == "cpu" and all(kwargs.get(name) is None for name in odd)
+    bare = not kwargs.get("dropout") and all(kwargs.get(name) is None for name in odd)
+    return bare and query.device.type == "cpu"
+
+
+def _attend_alike(
+    query: Tensor, layer: Any, part: Part, kind: str, scaling: float | None
+) -> Tensor:
+    """Attend so that no row depends on its neighbours."""
+    keys = layer.keys
+    seen = part.seen(kind, query.shape[1] // keys.shape[1], keys.shape[2] - part.n)
+    return attention.attend(query, keys, layer.values, seen, scaling)
 
 
 def _attend_in_groups(
