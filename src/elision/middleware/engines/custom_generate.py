@@ -62,7 +62,7 @@ class Recycling:
     """
 
     def __init__(self, *, speculation: Mode, streamer: Any, cross_request: bool) -> None:
-        self._mode = speculation
+        self._mode: Mode = speculation
         self._streamer: Any = streamer
         self._cross_request = cross_request
         self._desks: WeakKeyDictionary[Any, _Desk] = WeakKeyDictionary()

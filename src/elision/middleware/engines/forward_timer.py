@@ -28,6 +28,7 @@ class ForwardTimer:
     model: PreTrainedModel
     _caches: dict[int, DynamicCache] = field(default_factory=dict)
 
+    @torch.inference_mode()
     def __call__(self, n: int, n_context: int, /) -> float:
         """See `Timer.__call__`."""
         cache = self._cache(n_context)
