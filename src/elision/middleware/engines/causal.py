@@ -14,7 +14,10 @@ from transformers import DynamicCache
 from elision.contract import Request, text_of
 from elision.errors import ConfigError, ContextLengthError, RequestError
 from elision.lexicon import TokenizerLexicon
+from elision.middleware.engines.attention import is_independent
 from elision.middleware.engines.cache import GrowingLayer, full_cache, growing_cache
+from elision.middleware.engines.ragged import Segment, score_trees
+from elision.middleware.speculation.base import NOTHING
 from elision.middleware.speculation.masks import Windows, chain_masks
 
 if TYPE_CHECKING:
@@ -178,7 +181,13 @@ class CausalModel:
         return fresh
 
     def score(self, tokens: tuple[int, ...], cache: DynamicCache) -> Tensor:
-        """Append *tokens* to *cache* and return the scores behind the last, shape ``(vocab,)``."""
+        """Append *tokens* to *cache* and return the scores behind the last, shape ``(vocab,)``.
+
+        A lone token is scored as the root of a draft is, to the last bit.
+        """
+        if len(tokens) == 1 and is_independent(self.model):
+            root = Segment(tokens, NOTHING, cache, int(cache.get_seq_length()))
+            return score_trees(self.model, [root])[0][0]
         ids = torch.tensor([tokens], device=self.device)
         out: Any = self.model(
             input_ids=ids,
