@@ -20,6 +20,7 @@ from elision.middleware.engines import attention, packing
 from elision.middleware.engines.attention import CHUNK, Seen, attend, set_independent_
 from elision.middleware.engines.cache import full_cache
 from elision.middleware.engines.causal import CausalModel
+from elision.middleware.engines.exactness import keeps_bits, make_independent_
 from elision.middleware.engines.loading import _pack_
 from elision.middleware.engines.packing import can_pack, pack_
 from elision.middleware.engines.ragged import Segment, can_be_independent, score_trees
@@ -109,6 +110,20 @@ def by_definition(case: Case) -> Tensor:
     return (scores.softmax(-1) @ values).transpose(1, 2)
 
 
+def _adds_up_in_order() -> bool:
+    """Return whether this processor's matrix library sums as the laws below rest on; see there."""
+    for dtype in FORMATS:
+        case = Case.draw((9, 3, 64), dtype, 41, BUSH.parents, 0)
+        whole = case.read()
+        if not all(torch.equal(case.alone(n).read()[0, 0], whole[0, n]) for n in (0, 6, 13)):
+            return False
+    return True
+
+
+exact = pytest.mark.skipif(
+    not _adds_up_in_order(), reason="matrix products round by the number of rows here"
+)
+
 # --- laws ----------------------------------------------------------------------------------------
 
 
@@ -124,6 +139,7 @@ def test_it_reads_what_attention_reads_by_definition(case: Case) -> None:
         assert torch.equal(now, then)
 
 
+@exact
 @settings(max_examples=60)
 @given(case=cases)
 def test_a_node_reads_to_the_last_bit_what_it_reads_when_decoded_by_itself(case: Case) -> None:
@@ -132,6 +148,7 @@ def test_a_node_reads_to_the_last_bit_what_it_reads_when_decoded_by_itself(case:
         assert torch.equal(case.alone(node).read()[0, 0], whole[0, node]), node
 
 
+@exact
 def test_what_lies_off_the_path_leaves_no_trace() -> None:
     case = Case.draw((9, 3, 64), torch.float32, CHUNK - 2, BUSH.parents, 0)
     whole = case.read()
@@ -193,6 +210,7 @@ def read(model: Any, ids: Tensor) -> Any:
     return cache
 
 
+@exact
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("n_past", [9, CHUNK - 2, 300])
 def test_a_tree_gets_the_scores_of_its_paths_decoded_token_by_token(
@@ -200,8 +218,8 @@ def test_a_tree_gets_the_scores_of_its_paths_decoded_token_by_token(
 ) -> None:
     monkeypatch.setattr(packing, "_try", lambda *_: packing.Trial(pays=True, floor=1))
     model = wide(dtype)
-    assert can_be_independent(model)
-    set_independent_(model)
+    if not make_independent_(model):
+        pytest.skip("linear layers round by the number of rows here")
     ids = torch.randint(259, (1, n_past), generator=torch.Generator().manual_seed(1))
     tree = Segment((0, *BUSH.tokens), BUSH, read(model, ids), n_past)
     other = Segment((0,), NOTHING, read(model, ids[:, :7]), 7)
@@ -268,7 +286,9 @@ def test_the_default_model_scores_drafted_tokens_as_plain_ones(
 ) -> None:
     model = CausalModel.load(smollm2_dir, name="smollm2-135m", dtype=dtype)
     _pack_(model, 1)
-    assert attention.is_independent(model.model)
+    if not attention.is_independent(model.model):
+        assert not keeps_bits(model.model)
+        pytest.skip("this processor's kernels round by the number of rows")
     ids = torch.randint(40_000, (1, CHUNK + 14), generator=torch.Generator().manual_seed(1))
     tokens, n_past = tuple(ids[0, CHUNK - 2 :].tolist()), CHUNK - 2
     draft = Draft(tokens[1:14], BUSH.parents)
@@ -277,3 +297,17 @@ def test_the_default_model_scores_drafted_tokens_as_plain_ones(
     (scores,) = score_trees(model.model, [tree])
     for node in sorted(draft.ancestors[13].nonzero()[0].tolist()):
         assert torch.equal(model.score((tokens[node],), cache), scores[node])
+
+
+def test_a_model_whose_rows_do_depend_is_found_out_and_left_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = wide(torch.float32)
+
+    def shaken(module: Any, args: Any, output: Tensor) -> Tensor:
+        return output * (1 + 1e-6 * output.shape[-2])
+
+    model.model.layers[1].mlp.register_forward_hook(shaken)
+    assert not keeps_bits(model)
+    assert not make_independent_(model)
+    assert not attention.is_independent(model)

@@ -49,13 +49,14 @@ def is_usual(model: Any) -> bool:
     return suitable and function == "sdpa" and not model.training
 
 
-def set_independent_(model: Any) -> None:
+def set_independent_(model: Any, *, on: bool = True) -> None:
     """Have the engine's forwards of *model* attend by `attend`; its own forwards stay as they are.
 
     Args:
         model: One that nobody else uses and that `can_be_independent`.
+        on: Whether to.
     """
-    setattr(model, _MARK, True)
+    setattr(model, _MARK, on)
 
 
 def is_independent(model: Any) -> bool:

@@ -10,12 +10,11 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from elision.middleware.engines import calibration
-from elision.middleware.engines.attention import set_independent_
 from elision.middleware.engines.calibration import Choice
 from elision.middleware.engines.causal import CausalModel
+from elision.middleware.engines.exactness import make_independent_
 from elision.middleware.engines.local import LocalEngine
 from elision.middleware.engines.packing import pack_
-from elision.middleware.engines.ragged import can_be_independent
 from elision.middleware.engines.station import CurveMemo
 from elision.middleware.models.progress import Silence
 from elision.middleware.models.pull import pull
@@ -89,8 +88,7 @@ def _pack_(model: CausalModel, n_threads: int) -> None:
         "%s: %d linear layers packed, %d left plain, %.1f s",
         model.name, done.n_packed, done.n_plain, done.took_s,
     )  # fmt: skip
-    if done.n_packed and not done.n_plain and can_be_independent(model.model):
-        set_independent_(model.model)
+    if done.n_packed and not done.n_plain and make_independent_(model.model):
         _log.info("%s: rows do not depend on each other", model.name)
 
 

@@ -12,13 +12,15 @@ import ctypes
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
+
+from elision.middleware.engines.turns import fastest_s
 
 LAYOUT: Final = "packed-2"
 """Names how weights are packed; a timing taken under another name no longer holds."""
@@ -36,9 +38,6 @@ SAMPLE_WEIGHTS: Final = 2**22
 """Weights of a sample: small matrices are tried in several copies, large ones in part."""
 LARGEST_TWIN: Final = 2**24
 """Most weights of a layer made up to find out how a shape is summed."""
-N_TURNS: Final = 7
-BUDGET_S: Final = 0.1
-"""Time after which no further turn is begun; three are taken at least."""
 
 _FORMATS: Final = (torch.float32, torch.bfloat16)
 
@@ -252,7 +251,7 @@ def _sample(n_out: int, n_in: int, dtype: torch.dtype, draw: torch.Generator) ->
 def _floor(packed: Sequence[PackedLinear], rows: Tensor) -> int:
     """Return the row count that one row is best padded to."""
     floors = range(_own_from(packed[0]), MAX_FLOOR + 1)
-    took = _fastest_s([partial(_run, packed, rows[:n]) for n in floors])
+    took = fastest_s([partial(_run, packed, rows[:n]) for n in floors])
     best = took.index(min(took))
     return floors[best if took[best] < 0.95 * took[0] else 0]
 
@@ -289,23 +288,10 @@ def _cancelling(
 
 
 def _ratio(plain: Sequence[nn.Module], packed: Sequence[nn.Module], rows: Tensor) -> float:
-    plain_s, packed_s = _fastest_s([partial(_run, plain, rows), partial(_run, packed, rows)])
+    plain_s, packed_s = fastest_s([partial(_run, plain, rows), partial(_run, packed, rows)])
     return packed_s / plain_s
 
 
 def _run(layers: Sequence[nn.Module], rows: Tensor) -> None:
     for layer in layers:
         layer(rows)
-
-
-def _fastest_s(runs: Sequence[Callable[[], None]]) -> list[float]:
-    """Return the shortest time of each, taken in turns: what else runs hits all alike."""
-    took, end = [math.inf] * len(runs), time.perf_counter() + BUDGET_S
-    for turn in range(N_TURNS):
-        for index, run in enumerate(runs):
-            start = time.perf_counter()
-            run()
-            took[index] = min(took[index], time.perf_counter() - start)
-        if turn >= 2 and time.perf_counter() > end:
-            break
-    return took
