@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from elision.middleware.engines.attention import MAX_ROWS, is_independent
 from elision.middleware.engines.ragged import Segment, score_trees
 from elision.middleware.speculation.base import NOTHING
 from elision.middleware.speculation.controller import Ask, Controller
@@ -101,6 +102,7 @@ class Round:
         takes_several: Callable[[], bool],
     ) -> None:
         self._model = model
+        self._most = MAX_ROWS - 1 if is_independent(model) else 80  # as many keep their bits
         self._give = controller
         self._takes_several = takes_several
         self._controller: Controller | None = None
@@ -200,7 +202,7 @@ class Round:
     def _ask(self, s: Decoded, n_sequences: int, n_context: int) -> Ask:
         payer = s.ledger if s.mode == "auto" else None
         room = self.controller.room(n_sequences, n_context, payer) if s.mode != "off" else 0
-        return Ask(draft=s.propose(room), ledger=s.ledger, mode=s.mode, n_context=s.n_past)
+        return Ask(draft=s.propose(min(room, self._most)), ledger=s.ledger, mode=s.mode, n_context=s.n_past)
 
     def _score(
         self, ready: list[Decoded], drafts: list[Draft], failures: Failures
