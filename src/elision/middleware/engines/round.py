@@ -202,7 +202,9 @@ class Round:
     def _ask(self, s: Decoded, n_sequences: int, n_context: int) -> Ask:
         payer = s.ledger if s.mode == "auto" else None
         room = self.controller.room(n_sequences, n_context, payer) if s.mode != "off" else 0
-        return Ask(draft=s.propose(min(room, self._most)), ledger=s.ledger, mode=s.mode, n_context=s.n_past)
+        return Ask(
+            draft=s.propose(min(room, self._most)), ledger=s.ledger, mode=s.mode, n_context=s.n_past
+        )
 
     def _score(
         self, ready: list[Decoded], drafts: list[Draft], failures: Failures
