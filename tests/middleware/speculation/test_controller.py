@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elision.middleware.engines.round import SPARING
+from elision.middleware.engines.station import LOSS
 from elision.middleware.speculation.base import NOTHING, Draft, Mode
 from elision.middleware.speculation.controller import (
     MOST_STEPS,
@@ -438,3 +440,20 @@ def test_a_text_is_as_fast_as_the_simulation_of_the_spec(
 @pytest.mark.parametrize(("p1", "at_most"), [(0.45, 0.65), (0.05, 0.25)])
 def test_a_fixed_tree_of_eighty_is_far_slower_than_plain(p1: float, at_most: float) -> None:
     assert Simulation(lambda n: p1).speedup(fixed=80) <= at_most
+
+
+@pytest.mark.parametrize(("sparing", "tried"), [(True, True), (False, False)])
+def test_who_has_spent_all_may_try_again_if_not_every_step_is_learned_from(
+    sparing: bool, tried: bool
+) -> None:
+    """Learning costs about what a ledger earns; so an engine that rests learns from some steps."""
+    controller, ledger = Controller(flat(), eps=LOSS), Ledger()
+    assert controller.room(1, 300, ledger) > 0
+    ledger.credit = 0.0
+    n_steps = 0
+    while not controller.room(1, 300, ledger) and n_steps < 400:
+        learns = not sparing or n_steps % SPARING == 0
+        drafting_s = 0.012 * FLAT[0] if learns else 0.0005 * FLAT[0]
+        controller.settle([ask([], ledger)], [0], [1], FLAT[0], drafting_s=drafting_s)
+        n_steps += 1
+    assert (n_steps < 400) == tried

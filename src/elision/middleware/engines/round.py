@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from elision.middleware.engines.attention import MAX_ROWS, is_independent
 from elision.middleware.engines.ragged import Segment, score_trees
@@ -68,6 +68,9 @@ class Decoded(Protocol):
         ...
 
 
+SPARING: Final = 4
+"""Where no draft can be paid for, every so manieth step is learned from."""
+
 Failures: TypeAlias = list[tuple[Decoded, Exception]]
 
 
@@ -106,6 +109,7 @@ class Round:
         self._give = controller
         self._takes_several = takes_several
         self._controller: Controller | None = None
+        self._resting: set[int] = set()
         self.n_forwards = 0
         self.n_tokens = 0
         self.n_proposed = 0
@@ -162,7 +166,7 @@ class Round:
         walks = [self._walked(*turn, failures) for turn in turns]
         watch.lap("walk")
         for (sequence, logits, draft), walk in zip(turns, walks, strict=True):
-            if walk is not None:
+            if walk is not None and (draft or self._learns(sequence)):
                 sequence.learn(logits, draft, walk)
         watch.lap("drafting")
         n_written = [0 if walk is None else walk.n_written for walk in walks]
@@ -185,6 +189,14 @@ class Round:
             walk_s=watch.seconds["walk"],
         )
 
+    def _learns(self, sequence: Decoded) -> bool:
+        """Return whether to learn from a step without a draft; where none can be paid, from some.
+
+        Learning takes about a hundredth of a step, which is all that a ledger earns by it: none
+        would ever save up for another draft.
+        """
+        return id(sequence) not in self._resting or self.n_forwards % SPARING == 0
+
     def _prepared(self, sequence: Decoded, failures: Failures) -> bool:
         try:
             return sequence.prepare()
@@ -196,12 +208,15 @@ class Round:
         """Have every choice propose; nothing where none of them drafts."""
         if all(sequence.mode == "off" for sequence in ready):
             return []
+        self._resting.clear()
         n_context = sum(sequence.n_past for sequence in ready) // len(ready)
         return [self._ask(sequence, len(ready), n_context) for sequence in ready]
 
     def _ask(self, s: Decoded, n_sequences: int, n_context: int) -> Ask:
         payer = s.ledger if s.mode == "auto" else None
         room = self.controller.room(n_sequences, n_context, payer) if s.mode != "off" else 0
+        if s.mode == "auto" and not room:
+            self._resting.add(id(s))
         return Ask(
             draft=s.propose(min(room, self._most)), ledger=s.ledger, mode=s.mode, n_context=s.n_past
         )

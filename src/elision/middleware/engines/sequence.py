@@ -118,7 +118,11 @@ class Sequence:
             logits: Scores behind the root and every node, shape ``(n + 1, vocab)``.
             draft: What was scored. The cache holds a slot for the root and each of its nodes.
         """
-        return walk(draft, lambda done: self._step(logits, done), before=tuple(self.reply.tokens))
+        done = walk(draft, lambda at: self._step(logits, at), before=tuple(self.reply.tokens))
+        self.n_steps += 1
+        self.n_proposed += len(draft)
+        self.n_accepted += len(done.path) - 1
+        return done
 
     def _step(self, logits: Tensor, done: Walk) -> int | None:
         """Draw at the node that *done* has come to; return the token if the walk may go on."""
@@ -134,9 +138,6 @@ class Sequence:
         if draft:
             compact(self.cache, walk.path, len(draft) + 1)
         self.drafter.learn(walk.before, draft, logits, walk.path, walk.shaped)
-        self.n_steps += 1
-        self.n_proposed += len(draft)
-        self.n_accepted += len(walk.path) - 1
 
     def _visit(self, row: Tensor) -> bool:
         """Let the reply choose from *row*, hand over what may leave; return whether it grew by one.
