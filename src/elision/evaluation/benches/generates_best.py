@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from elision.evaluation.bench import Setup
 from elision.evaluation.benches.racing import Course, Runs, opened, race
@@ -39,24 +40,33 @@ class Entry:
 
 
 def against_best(setup: Setup, course: Course) -> Figure:
-    """Race our own choice of format and threads against the two best entries of `heats`.
+    """Race our engine in bfloat16, at every thread count, against the two best entries of `heats`.
 
-    Theirs is the better of the two over all questions, not the better of each.
+    On both sides the fastest over all questions counts, not the fastest of each.
     """
     found = heats(setup, course.shorter(1, 48))
     best = sorted(found, key=lambda entry: found[entry], reverse=True)[:N_FINALISTS]
     final = course.shorter(setup.repeats(2, 1))
-    with opened(setup, "auto") as stable:
-        ours = stable.ours("auto", "best")
-        results = race({"ours": ours, **{str(e): e.contestant(setup) for e in best}}, final)
+    with ExitStack() as stack:
+        stables = [
+            stack.enter_context(opened(_with(setup, n), "bfloat16")) for n in thread_counts()
+        ]
+        entries = {f"ours x{s.n_threads}": s.ours("auto", "best") for s in stables}
+        results = race({**entries, **{str(e): e.contestant(setup) for e in best}}, final)
         theirs = fastest({str(e): results[str(e)] for e in best})
-        ratios = Ratios.of(results["ours"], results[theirs])
+        ours = fastest({name: results[name] for name in entries})
+        ratios = Ratios.of(results[ours], results[theirs])
+        about = {**stables[0].about(final), "threads": entries[ours].n_threads}
         return overall(
-            "speed.vs_best_generate", ratios, goal=1.5, **stable.about(final), theirs=theirs,
-            ours_per_s=round(rate_of_all(results["ours"]), 1),
+            "speed.vs_best_generate", ratios, goal=1.5, **about, theirs=theirs,
+            ours_per_s=round(rate_of_all(results[ours]), 1),
             theirs_per_s=round(rate_of_all(results[theirs]), 1),
             groups=listed(ratios.groups), heats=listed({str(e): r for e, r in found.items()}),
         )  # fmt: skip
+
+
+def _with(setup: Setup, n_threads: int) -> Setup:
+    return replace(setup, settings=setup.settings.model_copy(update={"threads": n_threads}))
 
 
 def heats(setup: Setup, course: Course) -> dict[Entry, float]:
