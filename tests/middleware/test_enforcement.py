@@ -306,3 +306,14 @@ async def test_erasing_a_tenant_drops_what_memory_holds_of_him_and_only_of_him(
         await reply(pipe, ask(options={"session": "s"}), tenant=tenant)
     assert pipe.erase("a") == 6  # an enforcement, a session, three vectors, a pool of drafts
     assert "Arromanches" not in (await reply(pipe, ask(), tenant="a")).text
+
+
+@pytest.mark.parametrize("option", [{"speculation": "force"}, {"deterministic": True}])
+async def test_what_only_an_engine_here_can_promise_is_refused_of_one_that_speaks_text(
+    register: Register, option: dict[str, Any]
+) -> None:
+    pipe = pipeline(register, TextEngine(FACT, name="model"))
+    with pytest.raises(CapabilityError, match=next(iter(option))):
+        await reply(pipe, ask(options=option))
+    harmless = {"speculation": "off", "deterministic": False}
+    assert (await reply(pipe, ask(options=harmless))).text == FACT

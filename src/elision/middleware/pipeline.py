@@ -229,6 +229,10 @@ class Pipeline:
             raise CapabilityError(
                 f"profile {profile.name}", engine=engine.name, missing="LOGITS", param="model"
             )
+        elif unmet := [k for k in ("deterministic", "speculation") if _asked(request, k)]:
+            raise CapabilityError(
+                f"elision.{unmet[0]}", engine=engine.name, missing="LOGITS", param="elision"
+            )
         else:
             hold = partial(defence.hold, request)
             deltas = held_back(engine.stream(plan), request, hold, refusal=refusal)
@@ -283,6 +287,11 @@ def _with_guardrail(request: Request, profile: Profile, rules: Enforcement) -> R
     if profile.guardrail is None:
         return request
     return with_guardrail(request, rules.targets, family=profile.guardrail)
+
+
+def _asked(request: Request, option: str) -> bool:
+    """Return whether *option* asks for what only an engine that decodes here can promise."""
+    return request.options.get(option) in {True, "force"}
 
 
 def _reported(delta: Delta, defence: Defence) -> Delta:

@@ -184,3 +184,45 @@ async def test_a_model_that_breaks_on_one_sequence_serves_the_others(
     assert isinstance(broken, EngineError)
     assert isinstance(done, Completion)
     assert plain.text.startswith(done.text)
+
+
+async def test_a_reply_that_cannot_be_kept_ends_alone_and_the_engine_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from elision.middleware.engines.station import Station
+
+    def full(self: Station, sequence: Any, generation: int) -> None:
+        raise MemoryError("marmalade")
+
+    engine, wanted = LocalEngine(causal()), free(max_tokens=5)
+    try:
+        plain = await decode(engine, wanted)
+        with monkeypatch.context() as broken:
+            broken.setattr(Station, "keep", full)
+            with pytest.raises(EngineError, match="MemoryError"):
+                await decode(engine, wanted)
+        assert (await decode(engine, wanted)).text == plain.text
+    finally:
+        await engine.aclose()
+
+
+async def test_a_drafter_that_breaks_ends_its_request_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from elision.middleware.speculation.recycling import Recycler
+
+    def learn(self: Recycler, *args: Any) -> None:
+        raise ZeroDivisionError("marmalade")
+
+    monkeypatch.setattr(Recycler, "learn", learn)
+    engine, wanted = LocalEngine(causal()), free(max_tokens=30)
+    try:
+        modes = ("force", "off")
+        jobs = (decode(engine, wanted, reuse=True, speculation=mode) for mode in modes)
+        broken, done = await asyncio.gather(*jobs, return_exceptions=True)
+        plain = await decode(engine, wanted)
+    finally:
+        await engine.aclose()
+    assert isinstance(broken, EngineError)
+    assert isinstance(done, Completion)
+    assert done.text == plain.text

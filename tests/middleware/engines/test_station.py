@@ -17,7 +17,7 @@ from elision.middleware.engines.station import CurveMemo, Station
 from elision.middleware.speculation.cost import recall
 
 from .test_drafting import causal, free
-from .test_rewind import Every, back_to
+from .test_rewind import Every, back_to, plan
 
 LONG = tuple(b"Once upon a time there was a keeper of bees who could not count beyond seven.")
 
@@ -91,17 +91,29 @@ async def test_nothing_is_kept_where_no_memory_is_given() -> None:
 
 
 async def test_what_follows_a_reply_that_went_back_to_its_beginning_is_not_poisoned() -> None:
-    start = Every(lambda t: len(t) == 1, back_to(0, retries=1))
+    """Going back, it draws its first token anew without a forward, and ends with it."""
+
+    def letters(*recipes: Any, **fields: Any) -> Plan:
+        wanted = plan(*recipes, max_tokens=6)
+        request = replace(wanted.request, prompt=LONG, **fields)
+        return replace(wanted, request=request, reuse=True)
+
     engine, fresh = LocalEngine(causal()), LocalEngine(causal())
     try:
-        wanted = asked()
-        short = replace(wanted, request=replace(wanted.request, max_tokens=1))
-        rewound = await decode(engine, replace(short, recipes=(*short.recipes, start)))
-        token = rewound.text.encode("utf-8", "replace")
-        longer = replace(wanted.request, prompt=(*LONG, *token, *b" and so on for ever"))
-        got = await decode(engine, replace(wanted, request=longer))
-        want = await decode(fresh, replace(wanted, request=longer, reuse=False))
+        plain = (await decode(fresh, replace(letters(), reuse=False))).text
+        back = Every(lambda t: len(t) == 3 and chr(t[0]) == plain[0], back_to(0))
+        other = (await decode(fresh, replace(letters(back), reuse=False))).text[0]
+        done = await decode(engine, letters(back, stop=(other,)))
+        assert (done.text, done.choices[0].finish) == ("", "stop")
+        assert engine.stats()["prefix_segments"] > 0
+        longer = {"prompt": (*LONG, ord(other), *b" and so on for ever")}
+        base = letters()
+        follows = replace(base, request=replace(base.request, logprobs=0, **longer))
+        got = await decode(engine, follows)
+        want = await decode(fresh, replace(follows, reuse=False))
         assert got.text == want.text
+        for mine, theirs in zip(got.choices[0].logprobs, want.choices[0].logprobs, strict=True):
+            assert abs(mine.logprob - theirs.logprob) < 1e-3
     finally:
         await engine.aclose()
         await fresh.aclose()

@@ -167,7 +167,7 @@ class Round:
         watch.lap("walk")
         for (sequence, logits, draft), walk in zip(turns, walks, strict=True):
             if walk is not None and (draft or self._learns(sequence)):
-                sequence.learn(logits, draft, walk)
+                self._learn(sequence, logits, draft, walk, failures)
         watch.lap("drafting")
         n_written = [0 if walk is None else walk.n_written for walk in walks]
         if asks:
@@ -188,6 +188,14 @@ class Round:
             drafting_s=watch.seconds["drafting"],
             walk_s=watch.seconds["walk"],
         )
+
+    def _learn(
+        self, sequence: Decoded, logits: Tensor, draft: Draft, walk: Walk, failures: Failures
+    ) -> None:
+        try:
+            sequence.learn(logits, draft, walk)
+        except Exception as exc:  # its cache may hold what was not accepted: it cannot go on
+            failures.append((sequence, exc))
 
     def _learns(self, sequence: Decoded) -> bool:
         """Return whether to learn from a step without a draft; where none can be paid, from some.

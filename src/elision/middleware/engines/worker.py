@@ -153,8 +153,15 @@ class Worker(threading.Thread):
             self._break(owner[id(sequence)], why)
         for job in jobs:
             if not job.cancelled:
-                job.settle(self._station)
-                self._end(job)
+                self._settle(job)
+
+    def _settle(self, job: Job) -> None:
+        try:
+            job.settle(self._station)
+        except Exception as exc:  # keeping what it leaves, telling its sums: its own affair
+            self._break(job, exc)
+        else:
+            self._end(job)
 
     def _end(self, work: Work) -> None:
         if work.over and not work.cancelled:
