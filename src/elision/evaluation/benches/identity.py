@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from elision.contract import Context, Lexicon, Plan
+from elision.contract import Lexicon, Plan
 from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel
 from elision.middleware.engines.decoding import Reply
 from elision.middleware.engines.draw import Draw, draw_for
+from elision.middleware.engines.job import context_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,16 +84,7 @@ class Replay:
 def replay(model: CausalModel, plan: Plan) -> Replay:
     """Decode *plan* one token a forward; for the engine's thread."""
     request, prompt = plan.request, model.render(plan.request)
-    context = Context(
-        lexicon=model.lexicon,
-        vocab_size=model.vocab_size,
-        prompt_ids=prompt.ids,
-        before=prompt.before,
-        user_text=request.user_text,
-        eos=model.eos,
-        tenant=plan.tenant,
-        epoch=plan.epoch,
-    )
+    context = context_for(plan, prompt, model)
     seed = request.sampling.seed or 0
     witness = _Witness(draw_for(request.sampling, choice=0, seed=seed, device=model.device))
     reply = Reply.begin(plan, context, witness, max_tokens=request.max_tokens or 1)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from elision.contract import Capability, Context, Delta
+from elision.contract import Delta
 from elision.errors import BusyError, CapabilityError, RequestError
 from elision.middleware.engines.beam import WIDTH, BeamSearch, root
 from elision.middleware.engines.causal import PREFILL_CHUNK
 from elision.middleware.engines.hypothesis import BeamScorer, Hypothesis
-from elision.middleware.engines.job import CAPABILITIES, PATIENCE_S, Job
+from elision.middleware.engines.job import PATIENCE_S, Job, context_for
 from elision.middleware.engines.release import Release
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class BeamJob(Job):
             self._turn_plain(rest)
             return
         scorers = tuple(scorer for scorer in scorers if scorer.acts())
-        context = self._context(model, prompt)
+        context = context_for(self.plan, prompt, model)
         start = root(context, rest, scorers).judged()
         room = model.n_context - len(prompt.ids)
         most = min(self.plan.request.max_tokens or room, room)
@@ -145,20 +145,6 @@ class BeamJob(Job):
         self.plan = replace(self.plan, recipes=recipes, decoder="sample")
         assert self._row is not None
         self._row, self._is_plain = self._row[0], True
-
-    def _context(self, model: CausalModel, prompt: Prompt) -> Context:
-        request = self.plan.request
-        return Context(
-            lexicon=model.lexicon,
-            vocab_size=model.vocab_size,
-            prompt_ids=prompt.ids,
-            before=prompt.before,
-            user_text=request.user_text,
-            eos=model.eos,
-            tenant=self.plan.tenant,
-            epoch=self.plan.epoch,
-            capabilities=CAPABILITIES | Capability.HIDDEN,
-        )
 
     def _advance(self, model: CausalModel, search: BeamSearch) -> None:
         if time.monotonic() > self.deadline:

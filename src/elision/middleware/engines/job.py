@@ -37,6 +37,22 @@ Item: TypeAlias = Delta | Exception | None
 """What a job delivers: pieces, at most one failure, and None when it is over."""
 
 
+def context_for(plan: Plan, prompt: Prompt, model: CausalModel, *, choice: int = 0) -> Context:
+    """Return what the sessions of *plan* are opened with; *prompt* is what they are told it was."""
+    return Context(
+        lexicon=model.lexicon,
+        vocab_size=model.vocab_size,
+        prompt_ids=prompt.ids,
+        before=prompt.before,
+        user_text=plan.request.user_text,
+        eos=model.eos,
+        tenant=plan.tenant,
+        epoch=plan.epoch,
+        choice=choice,
+        capabilities=CAPABILITIES,
+    )
+
+
 @dataclass(slots=True)
 class Job:
     """A request on the engine's thread.
@@ -148,18 +164,7 @@ class Job:
 
     def _open(self, model: CausalModel, prompt: Prompt, choice: int, seed: int) -> Reply:
         plan, request = self.plan, self.plan.request
-        context = Context(
-            lexicon=model.lexicon,
-            vocab_size=model.vocab_size,
-            prompt_ids=prompt.ids,
-            before=prompt.before,
-            user_text=request.user_text,
-            eos=model.eos,
-            tenant=plan.tenant,
-            epoch=plan.epoch,
-            choice=choice,
-            capabilities=CAPABILITIES,
-        )
+        context = context_for(plan, prompt, model, choice=choice)
         if request.echo:
             self.deliver(Delta(choice=choice, text=prompt.before))
         draw = draw_for(request.sampling, choice=choice, seed=seed, device=model.device)

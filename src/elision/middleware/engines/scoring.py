@@ -30,8 +30,8 @@ from elision.contract import (
     Verdict,
 )
 from elision.errors import BusyError, ContextLengthError, RequestError
-from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel
-from elision.middleware.engines.job import CAPABILITIES, PATIENCE_S, Job
+from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel, Prompt
+from elision.middleware.engines.job import PATIENCE_S, Job, context_for
 from elision.middleware.engines.logprobs import report
 from elision.middleware.engines.station import Station
 from elision.middleware.interventions.base import Chain
@@ -227,7 +227,8 @@ class ScoringJob(Job):
         if wait(self.plan.pending, timeout=PATIENCE_S).not_done:
             return
         given = self._given = Given.of(self.plan.request, model)
-        self._walk = Walk.begin(self.plan, _context(self.plan, given, model))
+        told = Prompt(given.prompt_ids, given.before)
+        self._walk = Walk.begin(self.plan, context_for(self.plan, told, model))
         self._held = model.new_cache()
         if given.start == 0:
             self._walk.read(given.ids[0], None)
@@ -261,20 +262,6 @@ class ScoringJob(Job):
             self.deliver(_summary(model, given, walk))
         else:
             self.plan = replace(self.plan, request=replace(request, echo=False))
-
-
-def _context(plan: Plan, given: Given, model: CausalModel) -> Context:
-    return Context(
-        lexicon=model.lexicon,
-        vocab_size=model.vocab_size,
-        prompt_ids=given.prompt_ids,
-        before=given.before,
-        user_text=plan.request.user_text,
-        eos=model.eos,
-        tenant=plan.tenant,
-        epoch=plan.epoch,
-        capabilities=CAPABILITIES,
-    )
 
 
 def _rows(model: CausalModel, tokens: Sequence[int], cache: DynamicCache, n_last: int) -> Tensor:
