@@ -405,6 +405,50 @@ class Engine(Protocol):
 # --- What acts -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Suffix:
+    """Other scores for a position: behind the same prefix and *ids*, which are then forgotten."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherPrompt:
+    """Other scores for a position: behind the prompt *ids* and the same reply."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherModel:
+    """Other scores for a position: those of an assistant model behind the same prefix."""
+
+    name: str
+
+
+BranchKey: TypeAlias = Suffix | OtherPrompt | OtherModel
+
+
+class Reader(Protocol):
+    """What a recipe may have its engine make of text when it opens a session."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return *text* as tokens, none added in front or behind."""
+        ...
+
+    def prompt_after(self, change: Callable[[Request], Request]) -> tuple[int, ...]:
+        """Return the prompt as it would be rendered of the request after *change*.
+
+        Raises:
+            RequestError: If the changed request has no prompt.
+        """
+        ...
+
+    def entropy_exceeded(self, share: float) -> float:
+        """Return the entropy, in nats, that the model exceeds at *share* of a text's positions."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What a recipe may see when it opens a session.
@@ -420,7 +464,10 @@ class Context:
         tenant: Whose request this is.
         epoch: The tenant's epoch.
         choice: Index of the choice this session serves.
+        seed: Keys what a recipe draws for itself; None where the caller gave none.
         capabilities: What the engine can do.
+        assistants: Names of the other models that the engine can ask.
+        reader: Makes tokens of text; None where only tokens are known.
     """
 
     lexicon: Lexicon
@@ -432,7 +479,10 @@ class Context:
     tenant: str = "default"
     epoch: Epoch = 0
     choice: int = 0
+    seed: int | None = None
     capabilities: Capability = Capability.LOGITS
+    assistants: frozenset[str] = frozenset()
+    reader: Reader | None = None
 
 
 class Here:
@@ -449,7 +499,7 @@ class Here:
         raw: Tensor,
         *,
         position: int = 0,
-        branch: Callable[[tuple[int, ...]], Tensor] | None = None,
+        branch: Callable[[BranchKey], Tensor] | None = None,
     ) -> None:
         self.raw = raw
         self.position = position
@@ -467,15 +517,15 @@ class Here:
         logp = self.raw.float() - self.logsumexp
         return float(-(logp.exp() * logp.clamp_min(-1e4)).sum())
 
-    def branch(self, suffix: tuple[int, ...]) -> Tensor:
-        """Return the scores at the end of *suffix*, read after this position's prefix.
+    def branch(self, key: BranchKey) -> Tensor:
+        """Return other scores for this position, shape ``(vocab,)``, any float type.
 
         Raises:
             CapabilityError: If the engine cannot run a second context.
         """
         if self._branch is None:
             raise CapabilityError("branch", engine="this engine", missing="BRANCH")
-        return self._branch(suffix)
+        return self._branch(key)
 
     def note(self, key: str, value: float) -> None:
         """Add *value* to what is known about this position under *key*."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from elision.contract import ALLOW, Context, Here, Refuse, Stage, Stateless
+from elision.contract import ALLOW, BranchKey, Context, Here, Refuse, Stage, Stateless, Suffix
 from elision.testing.laws import awkward_rows, check_adjust, check_neutral, check_sessions
 from elision.testing.tokenizers import byte_lexicon
 
@@ -229,16 +229,16 @@ def test_a_session_that_is_no_value_is_caught(broken, said: str) -> None:
 def test_a_branch_is_answered_where_the_recipe_asks() -> None:
     class Asking(_Recipe):
         def adjust(self, logits: Tensor, here: Here) -> Tensor:
-            return logits + here.branch((1, 2)).clamp(-1, 1)
+            return logits + here.branch(Suffix((1, 2))).clamp(-1, 1)
 
     asked = []
 
-    def branch(suffix: tuple[int, ...]) -> Tensor:
-        asked.append(suffix)
+    def branch(key: BranchKey) -> Tensor:
+        asked.append(key)
         return torch.zeros(259)
 
     check_adjust(Asking(), CONTEXT, ROWS[:1], branch=branch)
-    assert set(asked) == {(1, 2)}
+    assert set(asked) == {Suffix((1, 2))}
 
 
 def test_awkward_rows_are_what_they_claim() -> None:

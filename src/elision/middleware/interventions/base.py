@@ -6,7 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from elision.contract import Allow, Context, Here, Recipe, Session, Stage, Verdict, in_order
+from elision.contract import (
+    Allow,
+    BranchKey,
+    Context,
+    Here,
+    Recipe,
+    Session,
+    Stage,
+    Verdict,
+    in_order,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +69,25 @@ class Notices(Protocol):
         ...
 
 
+@runtime_checkable
+class Contrasts(Protocol):
+    """A session that reads other scores for the same position beside the model's own."""
+
+    @property
+    def branches(self) -> tuple[BranchKey, ...]:
+        """All that it may ever read."""
+        ...
+
+    @property
+    def always(self) -> bool:
+        """Whether it reads all of them at every position: then they are fetched with the row."""
+        ...
+
+    def needs(self, here: Here) -> tuple[BranchKey, ...]:
+        """Return what `adjust` will read at *here*; asked before it, answered from the raw row."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """Open sessions in order. A value like its members: advancing leaves the old chain intact.
@@ -100,6 +129,21 @@ class Chain:
         """What the sessions call for, those that allow left out."""
         verdicts = (session.verdict for session in self.sessions)
         return tuple(verdict for verdict in verdicts if not isinstance(verdict, Allow))
+
+    @property
+    def branches(self) -> Mapping[BranchKey, bool]:
+        """What some session may read beside the row, and whether some reads it everywhere."""
+        found: dict[BranchKey, bool] = {}
+        for session in self.early:
+            if isinstance(session, Contrasts):
+                for key in session.branches:
+                    found[key] = found.get(key, False) or session.always
+        return found
+
+    def needs(self, here: Here) -> tuple[BranchKey, ...]:
+        """Return what some session will read beside the row at *here*, each once."""
+        sessions = (s for s in self.early if isinstance(s, Contrasts))
+        return tuple(dict.fromkeys(key for s in sessions for key in s.needs(here)))
 
     def score(self, logits: Tensor, here: Here) -> Tensor:
         """Return the scores that are reported: masked and shaped, before temperature."""

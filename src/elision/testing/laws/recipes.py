@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from elision.contract import Context, Here, Recipe, Session
+from elision.contract import BranchKey, Context, Here, Recipe, Session
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Branch = Callable[[tuple[int, ...]], Tensor]
+    Branch = Callable[[BranchKey], Tensor]
     _Seen = tuple[Session, tuple[object, ...]]
 
 
