@@ -29,6 +29,7 @@ from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.hypothesis import Hypothesis
 from elision.middleware.engines.job import Item
 from elision.middleware.engines.station import Station
+from elision.middleware.speculation.cost import CostCurve
 from elision.testing.models import tiny_model
 from elision.testing.script import FactTable
 from elision.testing.scripted import ScriptedModel
@@ -286,6 +287,25 @@ def test_a_scorer_that_is_not_concerned_leaves_the_prompt_to_plain_decoding() ->
     greedy = beam_search(model, tuple(b"The lamp"), width=1, max_tokens=5)
     assert greedy is not None
     assert "".join(d.text for d in out) == greedy.text
+
+
+@pytest.mark.parametrize(("architecture", "drafts"), [("llama", True), ("gemma3", False)])
+def test_plain_decoding_drafts_after_all_where_the_cache_that_was_read_holds_trees(
+    monkeypatch: pytest.MonkeyPatch, architecture: str, drafts: bool
+) -> None:
+    monkeypatch.setattr(Station, "curve", CostCurve([1, 81], [0.05, 0.05]))
+    model = tiny(eos=None, architecture=architecture)
+    asleep = Taxed({}, is_open=False)
+    asked = plan("", asleep, kind="text", prompt="The lamp of Vell " * 20, max_tokens=60)
+    plain, drafted = (answered(replace(asked, speculation=s), model) for s in ("off", "auto"))
+    assert [d.text for d in drafted] == [d.text for d in plain]
+    assert (drafted[-1].report.get("speculation", {}).get("proposed", 0) > 0) == drafts
+
+
+def test_a_search_that_must_draft_is_refused() -> None:
+    with pytest.raises(RequestError, match="drafts nothing"):
+        answered(replace(plan(), speculation="force"))
+    assert answered(replace(plan(), speculation="auto")) == answered(plan())
 
 
 def test_a_scorer_sees_the_mean_of_the_prompts_penultimate_hidden_states() -> None:

@@ -16,12 +16,13 @@ from elision.middleware.engines.causal import PREFILL_CHUNK
 from elision.middleware.engines.hypothesis import BeamScorer, Hypothesis
 from elision.middleware.engines.job import PATIENCE_S, Job, context_for
 from elision.middleware.engines.release import Release
+from elision.middleware.speculation.compaction import can_compact
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import DynamicCache
 
-    from elision.contract import Request
+    from elision.contract import Plan
     from elision.middleware.engines.causal import CausalModel, Prompt
     from elision.middleware.engines.station import Station
 
@@ -84,7 +85,7 @@ class BeamJob(Job):
         if time.monotonic() > self.deadline:
             raise BusyError("the deadline passed before the first token; try again later")
         if self._prompt is None:
-            _check(self.plan.request)
+            _check(self.plan)
             self._prompt, self._cache = model.render(self.plan.request), model.new_cache()
         assert self._cache is not None
         if self._row is None:
@@ -141,9 +142,15 @@ class BeamJob(Job):
         self._cache = self._row = None
 
     def _turn_plain(self, recipes: tuple[Any, ...]) -> None:
-        """Become a job without scorers. The prompt is read already."""
-        self.plan = replace(self.plan, recipes=recipes, decoder="sample")
+        """Become a job without scorers. The prompt is read already.
+
+        It was read into a cache for a search: where windows slide that holds no tree, and nothing
+        is drafted.
+        """
         assert self._row is not None
+        assert self._cache is not None
+        drafts = self.plan.speculation if can_compact(self._cache) else "off"
+        self.plan = replace(self.plan, recipes=recipes, decoder="sample", speculation=drafts)
         self._row, self._is_plain = self._row[0], True
 
     def _advance(self, model: CausalModel, search: BeamSearch) -> None:
@@ -179,9 +186,15 @@ def _released(best: Hypothesis) -> str:
     return release.take()[0]
 
 
-def _check(request: Request) -> None:
+def _check(plan: Plan) -> None:
     """Raise `RequestError` if a search cannot give what is asked."""
-    if request.n != 1:
+    if plan.request.n != 1:
         raise RequestError("beam search writes one choice; set n to 1", param="n")
-    if request.logprobs is not None:
+    if plan.request.logprobs is not None:
         raise RequestError("beam search reports no log-probabilities", param="logprobs")
+    if plan.speculation == "force":
+        raise RequestError(
+            "beam search drafts nothing; ask for speculation 'auto' or 'off', or choose another "
+            "profile",
+            param="elision",
+        )
