@@ -185,16 +185,6 @@ def test_afterwards_every_cache_is_what_a_forward_of_its_own_leaves(model: Any) 
         assert_same_caches(one.cache, other.cache)
 
 
-def test_a_lone_tree_read_in_groups_of_heads_gets_the_same(model: Any) -> None:
-    for n in (4, WINDOW + 7):
-        grouped = segment(model, ids_of(n, n), BUSH)
-        usual = segment(model, ids_of(n, n), BUSH)
-        (got,) = score_trees(model, [grouped], grouped=True)
-        (want,) = score_trees(model, [usual])
-        assert_same(got, want)
-        assert_same_caches(grouped.cache, usual.cache)
-
-
 def test_models_of_which_this_is_so_say_so(model: Any) -> None:
     assert can_be_ragged(model)
 

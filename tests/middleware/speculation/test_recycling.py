@@ -158,17 +158,6 @@ def test_a_row_behind_a_visited_node_holds_what_the_chain_made_of_it() -> None:
     assert torch.equal(rows, kept)
 
 
-def test_the_scores_of_a_prompt_teach_rows_of_one_and_of_two_tokens() -> None:
-    drafter, scores = recycler((4, 5, 6)), chain_of(2)
-    prompt = [4, 5, 6]
-    rows = torch.stack([scores(prompt[: end + 1]) for end in range(3)])
-    drafter.read(prompt, rows)
-    best = [greedy(row) for row in rows]
-    assert [drafter.pool.matrix.row(token)[0][0] for token in prompt] == best
-    assert drafter.pool.pairs.row((5, 6))[0][0] == best[2]
-    assert drafter.pool.pairs.row((6, 4)) == ([], [])
-
-
 def test_the_text_goes_on_as_it_did_before_though_no_row_is_written() -> None:
     drafter = recycler((10, 11, 12, 13, 14, 15, 16, 10, 11, 12))
     assert drafter.propose([13], n=3, depth=3).tokens[:3] == (14, 15, 16)
@@ -195,4 +184,3 @@ def test_a_tally_counts_steps_tokens_and_what_was_scored() -> None:
     drafter.learn([4, 5, 7], NOTHING, rows[:1], [0], {})
     tally = drafter.pool.tally
     assert (tally.steps, tally.visited, tally.scored) == (2, 3, 2)
-    assert tally.tokens_per_step == 1.5

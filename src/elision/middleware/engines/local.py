@@ -32,7 +32,6 @@ class LocalEngine:
         model: The model; the engine's thread alone may touch it from now on.
         memo: See `Station`.
         cross_request: See `Pools`.
-        batches: Whether choices of several requests may share a forward.
         prefix_bytes: Most memory for keys and values of earlier prompts; 0 keeps none.
         n_threads: Compute threads.
         max_streams: Choices decoded at a time; more wait.
@@ -48,7 +47,6 @@ class LocalEngine:
         *,
         memo: CurveMemo | None = None,
         cross_request: bool = True,
-        batches: bool = True,
         prefix_bytes: int = PREFIX_BYTES,
         n_threads: int = 1,
         max_streams: int = 8,
@@ -61,7 +59,6 @@ class LocalEngine:
         self._station = Station(
             model,
             prefixes=PrefixCache(prefix_bytes),
-            batches=batches,
             memo=memo,
             cross_request=cross_request,
         )

@@ -43,9 +43,7 @@ class Segment:
     n_past: int
 
 
-def score_trees(
-    model: PreTrainedModel, segments: Sequence[Segment], *, grouped: bool = False
-) -> list[Tensor]:
+def score_trees(model: PreTrainedModel, segments: Sequence[Segment]) -> list[Tensor]:
     """Score every token of every segment's tree; several segments share one forward.
 
     Afterwards each cache holds the segment's tokens too, in the order of *tokens*. If the forward
@@ -55,9 +53,6 @@ def score_trees(
         model: The model. Several segments ask for one that `can_be_ragged`; a tree asks for one
             that is tree-capable; a lone root asks for nothing, not even a cache of full length.
         segments: What to score; no two of them share a cache.
-        grouped: Have a lone tree read each key once for all heads that share it, too, instead of
-            copying the keys for every head. Only for a model that `can_be_ragged`; one whose rows
-            are independent (`attention.set_independent_`) never copies keys.
 
     Returns:
         The model's own scores behind each token, shape ``(n_i, vocab)`` and of the model's type,
@@ -65,8 +60,7 @@ def score_trees(
     """
     with torch.inference_mode(), _undone(segments):
         independent = is_independent(model) and all(_is_whole(s.cache) for s in segments)
-        grouped = independent or (grouped and any(s.draft.tokens for s in segments))
-        if len(segments) > 1 or grouped:
+        if len(segments) > 1 or independent:
             return _score_together(model, segments, independent=independent)
         return [_score_alone(model, segment) for segment in segments]
 
@@ -150,9 +144,9 @@ def can_be_ragged(model: PreTrainedModel) -> bool:
     """Return whether segments that share a forward get the scores that each gets alone.
 
     Tries it, on a few random tokens: a root, a chain and a bush behind prefixes of different
-    lengths, one of them beyond the shortest window. Takes ten forwards over a handful of tokens,
-    and answers for `score_trees` with *grouped* as well. Whether a lone tree is scored rightly is
-    another question, see `is_tree_capable`. Never raises: a model that breaks is one that cannot.
+    lengths, one of them beyond the shortest window. Takes seven forwards over a handful of tokens.
+    Whether a lone tree is scored rightly is another question, see `is_tree_capable`. Never raises:
+    a model that breaks is one that cannot.
 
     No, too, where rotary frequencies follow the longest position of a forward (dynamic and long
     scaling): there a long neighbour would turn a short sequence's keys otherwise.
@@ -163,11 +157,8 @@ def can_be_ragged(model: PreTrainedModel) -> bool:
         with torch.inference_mode():
             alone = _sample_segments(model)
             shared = copy.deepcopy(alone)
-            grouped = copy.deepcopy(alone[-1:])
             want = [_score_alone(model, segment) for segment in alone]
-            got = score_trees(model, shared)
-            got_grouped = score_trees(model, grouped, grouped=True)
-            return all(map(_agree, [*got, *got_grouped], [*want, want[-1]]))
+            return all(map(_agree, score_trees(model, shared), want))
     except Exception:  # whatever breaks inside a model that nobody has tried means no
         return False
 

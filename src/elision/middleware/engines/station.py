@@ -54,7 +54,6 @@ class Station:
     Attributes:
         model: The model.
         prefixes: Keys and values of earlier prompts, by tenant and profile.
-        batches: Whether choices of several requests may share a forward.
         memo: Where what forwards cost is remembered from one start to the next; None: nowhere.
         cross_request: See `Pools`.
         pools: What was recycled, by tenant and profile.
@@ -62,7 +61,6 @@ class Station:
 
     model: CausalModel
     prefixes: PrefixCache = field(default_factory=PrefixCache)
-    batches: bool = True
     memo: CurveMemo | None = None
     cross_request: bool = True
     pools: Pools = field(init=False)
@@ -95,7 +93,7 @@ class Station:
     @cached_property
     def takes_several(self) -> bool:
         """Whether several sequences can share a forward and stay what they are alone."""
-        return self.batches and self.takes_trees and can_be_ragged(self.model.model)
+        return self.takes_trees and can_be_ragged(self.model.model)
 
     def round(self) -> Round:
         """Return what decodes choices with this model."""

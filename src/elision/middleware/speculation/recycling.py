@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias
 
 from elision.middleware.speculation.allotment import Ledger
@@ -45,11 +44,6 @@ class Tally:
     steps: int = 0
     visited: int = 0
     scored: int = 0
-
-    @property
-    def tokens_per_step(self) -> float:
-        """Mean tokens drawn per forward; 0 before the first."""
-        return self.visited / self.steps if self.steps else 0.0
 
 
 @dataclass(slots=True, repr=False)
@@ -152,17 +146,6 @@ class Recycler:
         self.pool.tally.steps += 1
         self.pool.tally.visited += len(path)
         self.pool.tally.scored += len(draft)
-
-    def read(self, prompt: Sequence[int], logits: Tensor) -> None:
-        """Take in the scores behind a stretch of the prompt, shape ``(len(prompt), vocab)``.
-
-        It asks for the model's head at every position of the prompt, so it can pay only where
-        prompts are short and replies long.
-        """
-        ids, probs = _best(logits, {}, self.pool.matrix.k)
-        self.pool.matrix.seed(prompt, ids, probs)
-        pairs = list(pairwise(prompt))
-        self.pool.pairs.update(pairs, ids[1:], probs[1:])
 
     # --- what may follow -------------------------------------------------------------------------
 
