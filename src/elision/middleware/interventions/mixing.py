@@ -7,10 +7,12 @@ decoding and logit difference differ in where the other rows come from and in th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, log
+from dataclasses import dataclass, field
+from math import inf, isfinite, log
 from typing import TYPE_CHECKING, TypeAlias
 
-from elision.errors import ConfigError
+from elision.contract import BranchKey, Capability, Context, Here, Stateless
+from elision.errors import CapabilityError, ConfigError, EngineError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +33,7 @@ def mix(
     Args:
         own: The scores to change, shape ``(vocab,)``, any float type; not modified.
         weight: Of *own*.
-        terms: The other rows.
+        terms: The other rows; those of weight 0 are not looked at.
         anchor: What the result's logsumexp is, in nats. With that of the model's raw row, penalties
             that read a score's sign and size keep their meaning.
         plausibility: Tokens of less than this share of the best token's probability in *own* are
@@ -41,32 +43,102 @@ def mix(
         Scores, float32. The same object as *own* where it has no finite score, or where the mixture
         overflows.
 
+    Raises:
+        EngineError: If another row is of another length, or holds NaN or ``+inf``.
+
     Source:
         Sanchez et al. 2024, arXiv:2306.17806, eq. 7, for two rows; the plausibility mask is that of
         Li et al. 2023, arXiv:2210.15097, eq. 2. Ours: the rules for ``-inf``, the renormalisation.
     """
     row = own.detach().float()
-    if not isfinite(best := float(row.amax())):
+    least, best = _range(row)
+    if not isfinite(best):
         return own
-    kept = row > -float("inf")
-    if plausibility:
-        kept &= row >= best + log(plausibility)
-    mixed = row.log_softmax(-1).mul_(weight)
+    # Each row's normaliser is one number for all tokens: the renormalisation takes it out again.
+    mixed = (row - best).mul_(weight)
     for share, other in terms:
-        if share and (logp := _filled(other)) is not None:
-            mixed.add_(logp, alpha=share)
-    mixed.masked_fill_(~kept, -float("inf"))
-    total = float(mixed.logsumexp(-1))
-    return mixed.add_(anchor - total) if isfinite(total) else own
+        if share:
+            _add(mixed, other, share)
+    if plausibility or least == -inf:
+        mixed.masked_fill_(_implausible(row, best, plausibility), -inf)
+    shift = anchor - float(mixed.logsumexp(-1))
+    return mixed.add_(shift) if isfinite(shift) else own
 
 
-def _filled(row: Tensor) -> Tensor | None:
-    """Return log-probabilities with the least finite one for ``-inf``; None if all are that."""
-    logp = row.detach().float().log_softmax(-1)
-    if bool(logp.isfinite().all()):
-        return logp
-    finite = logp[logp.isfinite()]
-    return logp.nan_to_num_(neginf=float(finite.amin())) if finite.numel() else None
+def _range(row: Tensor) -> tuple[float, float]:
+    """Return the least and the greatest score; NaN for both if one is NaN."""
+    least, best = row.aminmax()
+    return float(least), float(best)
+
+
+def _add(mixed: Tensor, other: Tensor, share: float) -> None:
+    """Add *share* times the scores of *other*, relative to its best one, to *mixed*."""
+    if other.shape != mixed.shape:
+        raise EngineError(
+            f"a branch has scores of shape {tuple(other.shape)}, not {tuple(mixed.shape)}; "
+            "only models of one vocabulary can be mixed"
+        )
+    row = other.detach().float()
+    least, best = _range(row)
+    if best == -inf:
+        return
+    if not isfinite(best):
+        raise EngineError("a branch has scores that are not numbers")
+    if least == -inf:
+        row = row.nan_to_num(neginf=float(row[row > -inf].amin()))
+    mixed.add_(row - best, alpha=share)
+
+
+def _implausible(row: Tensor, best: float, plausibility: float) -> Tensor:
+    return row < best + log(plausibility) if plausibility else row == -inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture(Stateless):
+    """One choice's mixture: the same rows in the same weights at every position.
+
+    The session of every mixer that acts everywhere. Without other rows, at weight 1 and without a
+    plausibility mask it is neutral.
+
+    Attributes:
+        note: Noted as 1 wherever it acts.
+        weight: Of the model's own row.
+        others: The weight of each other row, and the row.
+        plausibility: See `mix`.
+    """
+
+    note: str
+    weight: float = 1.0
+    others: tuple[tuple[float, BranchKey], ...] = field(default=(), repr=False)
+    plausibility: float = 0.0
+    always = True
+
+    @property
+    def branches(self) -> tuple[BranchKey, ...]:
+        """See `Contrasts.branches`."""
+        return tuple(key for _, key in self.others)
+
+    def needs(self, here: Here) -> tuple[BranchKey, ...]:
+        """See `Contrasts.needs`."""
+        return self.branches
+
+    def adjust(self, logits: Tensor, here: Here) -> Tensor:
+        """Return the mixture, with the logsumexp of the raw row; the same object if neutral."""
+        if self.weight == 1 and not self.others and not self.plausibility:
+            return logits
+        terms = [(weight, here.branch(key)) for weight, key in self.others]
+        mixed = mix(
+            logits, self.weight, terms, anchor=here.logsumexp, plausibility=self.plausibility
+        )
+        if mixed is not logits:
+            here.note(self.note, 1)
+        return mixed
+
+
+def check_branching(method: str, context: Context) -> None:
+    """Raise `CapabilityError` unless the engine can give *method* other scores."""
+    if Capability.BRANCH not in context.capabilities:
+        raise CapabilityError(method, engine="this engine", missing="BRANCH")
 
 
 def check_weight(name: str, value: float) -> None:
