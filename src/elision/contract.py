@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Flag, IntEnum, auto
 from functools import cached_property
+from math import log
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -169,6 +170,39 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTrace:
+    """What happened where a token was written: between the model's own scores and the reported.
+
+    *Before* is the model's own row, *after* the reported one: behind masks and shaping, before
+    temperature and truncation, as in `TokenLogprob`. No other token is named. The marker of a
+    redacted span has a text and no numbers: they are NaN.
+
+    Attributes:
+        token: Its text.
+        acted: The recipes that changed the scores, by class name, in order; behind the reported
+            row too. One that biases or bans only where it shows (1e-4 of the probability).
+        branches: The other scores that were read, in order: ``suffix``, ``prompt``, ``model``.
+        entropy_before: In nats.
+        entropy_after: Likewise.
+        kl: Divergence of the reported from the model's distribution, KL(after || before), in nats;
+            finite, because what the model rules out stays ruled out.
+        prob_before: The token's probability.
+        prob_after: Likewise.
+        banned: Share of the model's distribution that hard masks forbade, and going back did.
+    """
+
+    token: str
+    acted: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
+    entropy_before: float = nan
+    entropy_after: float = nan
+    kl: float = nan
+    prob_before: float = nan
+    prob_after: float = nan
+    banned: float = nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Tokens counted over the whole request; ``completion_tokens`` leaves rewound ones out.
 
@@ -199,6 +233,7 @@ class Delta:
         choice: Index of the choice.
         text: Text to append; final, never taken back.
         logprobs: One entry per token whose text has left with this or an earlier delta.
+        trace: Likewise, if the plan asks for it.
         finish: Why the choice ended, on its last delta.
         usage: On the request's last delta.
         report: What ran: profile, engine, epoch, counts. Never text, never a target's name.
@@ -207,6 +242,7 @@ class Delta:
     choice: int = 0
     text: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
+    trace: tuple[TokenTrace, ...] = ()
     finish: Finish | None = None
     usage: Usage | None = None
     report: Mapping[str, Any] | None = None
@@ -220,6 +256,7 @@ class Choice:
     text: str = ""
     finish: Finish = "stop"
     logprobs: tuple[TokenLogprob, ...] = ()
+    trace: tuple[TokenTrace, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,11 +280,13 @@ async def collect(deltas: AsyncIterator[Delta]) -> Completion:
     """
     texts: dict[int, list[str]] = {}
     logprobs: dict[int, list[TokenLogprob]] = {}
+    traces: dict[int, list[TokenTrace]] = {}
     finish: dict[int, Finish] = {}
     usage, report = Usage(), dict[str, Any]()
     async for delta in deltas:
         texts.setdefault(delta.choice, []).append(delta.text)
         logprobs.setdefault(delta.choice, []).extend(delta.logprobs)
+        traces.setdefault(delta.choice, []).extend(delta.trace)
         if delta.finish is not None:
             finish[delta.choice] = delta.finish
         usage = delta.usage or usage
@@ -258,6 +297,7 @@ async def collect(deltas: AsyncIterator[Delta]) -> Completion:
             text="".join(texts[index]),
             finish=finish[index],
             logprobs=tuple(logprobs[index]),
+            trace=tuple(traces[index]),
         )
         for index in sorted(finish)
     )
@@ -357,6 +397,7 @@ class Plan:
         speculation: Whether tokens are drafted: where it pays, never, or at every step.
         reuse: Whether it may be decoded in one forward with other requests, and on keys and values
             of earlier prompts; off where it must decode as it would alone on a fresh engine.
+        trace: Whether it is told what happened at each token.
     """
 
     request: Request
@@ -369,6 +410,7 @@ class Plan:
     profile: str = "plain"
     speculation: Literal["auto", "off", "force"] = "off"
     reuse: bool = False
+    trace: bool = False
 
 
 @runtime_checkable
@@ -492,6 +534,7 @@ class Here:
         raw: The model's own scores, shape ``(vocab,)``, untouched by any recipe.
         position: How many tokens of the reply stand before it.
         notes: What the recipes noted; kept only if a token is committed here.
+        read: The branches that they read, in order; one that several read stands there as often.
     """
 
     def __init__(
@@ -504,6 +547,7 @@ class Here:
         self.raw = raw
         self.position = position
         self.notes: dict[str, float] = {}
+        self.read: list[BranchKey] = []
         self._branch = branch
 
     @cached_property
@@ -513,9 +557,16 @@ class Here:
 
     @cached_property
     def entropy(self) -> float:
-        """Entropy of the raw row in nats; tokens at ``-inf`` contribute nothing."""
-        logp = self.raw.float() - self.logsumexp
-        return float(-(logp.exp() * logp.clamp_min(-1e4)).sum())
+        """Entropy of the raw row in nats; NaN if it has no distribution.
+
+        Tokens at ``-inf`` contribute nothing.
+        """
+        row = self.raw.float()
+        # Relative to the best score, e^-110 is 0 in float32; 0 times -inf would be NaN.
+        scores = (row - row.amax()).clamp_(min=-110.0)
+        weights = scores.exp()
+        total = float(weights.sum())
+        return log(total) - float(scores.mul_(weights).sum()) / total
 
     def branch(self, key: BranchKey) -> Tensor:
         """Return other scores for this position, shape ``(vocab,)``, any float type.
@@ -525,6 +576,7 @@ class Here:
         """
         if self._branch is None:
             raise CapabilityError("branch", engine="this engine", missing="BRANCH")
+        self.read.append(key)
         return self._branch(key)
 
     def note(self, key: str, value: float) -> None:

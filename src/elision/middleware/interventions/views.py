@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from elision.contract import Context, Message, Reader, Request, text_of
 from elision.errors import ConfigError, RequestError
+
+_SYSTEM = frozenset({"system", "developer"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +17,13 @@ class LastToken:
     """Nothing but the prompt's last token: classifier-free guidance as its paper's benchmarks."""
 
     def ids(self, context: Context) -> tuple[int, ...]:
-        """Return the other prompt's tokens."""
+        """Return the other prompt's tokens.
+
+        Raises:
+            RequestError: If the prompt is empty.
+        """
         if not context.prompt_ids:
-            raise ConfigError("the prompt has no last token; give the other prompt as a text")
+            raise RequestError("the prompt has no last token; give the other prompt as a text")
         return context.prompt_ids[-1:]
 
 
@@ -25,20 +31,27 @@ class LastToken:
 class Tokens:
     """These tokens."""
 
-    tokens: tuple[int, ...]
+    tokens: tuple[int, ...] = field(repr=False)
 
     def ids(self, context: Context) -> tuple[int, ...]:
-        """Return the other prompt's tokens."""
+        """Return the other prompt's tokens.
+
+        Raises:
+            RequestError: If there is none, or one that the model does not have.
+        """
         if not self.tokens or not all(0 <= t < context.vocab_size for t in self.tokens):
-            raise ConfigError("the other prompt must be tokens of the model's vocabulary")
+            raise RequestError("the other prompt must be tokens of the model's vocabulary")
         return self.tokens
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The same conversation under another system message; of a raw prompt, *text* in its place."""
+    """The same conversation under another system message; of a raw prompt, *text* in its place.
 
-    text: str
+    A developer's message counts as one: it goes too.
+    """
+
+    text: str = field(repr=False)
 
     def ids(self, context: Context) -> tuple[int, ...]:
         """Return the other prompt's tokens."""
@@ -47,7 +60,7 @@ class System:
     def _change(self, request: Request) -> Request:
         if request.kind == "text":
             return replace(request, prompt=self.text)
-        rest = tuple(m for m in request.messages if m.get("role") != "system")
+        rest = tuple(m for m in request.messages if m.get("role") not in _SYSTEM)
         system: Message = {"role": "system", "content": self.text}
         return replace(request, messages=(system, *rest))
 
@@ -56,7 +69,10 @@ class System:
 class Without:
     """The same prompt, less a *passage* that stands in it."""
 
-    passage: str
+    passage: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_passage(self.passage)
 
     def ids(self, context: Context) -> tuple[int, ...]:
         """Return the other prompt's tokens.
@@ -77,7 +93,10 @@ class Without:
 class After:
     """The same prompt, with a *passage* in front of what the caller last said."""
 
-    passage: str
+    passage: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_passage(self.passage)
 
     def ids(self, context: Context) -> tuple[int, ...]:
         """Return the other prompt's tokens."""
@@ -105,6 +124,11 @@ def _reader(context: Context) -> Reader:
             "Tokens(ids), or pass tokenizer="
         )
     return context.reader
+
+
+def _check_passage(passage: str) -> None:
+    if not passage:
+        raise ConfigError("the passage is empty; a contrast needs something to differ in")
 
 
 def _edited(request: Request, edit: Callable[[str], str]) -> Request:
