@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Flag, IntEnum, auto
 from functools import cached_property
-from math import log
+from math import log, nan
 from typing import (
     TYPE_CHECKING,
     Any,
