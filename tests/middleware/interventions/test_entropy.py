@@ -15,15 +15,14 @@ from torch import Tensor
 from elision.contract import Here
 from elision.errors import ConfigError
 from elision.middleware.interventions import EntropyMinimisation, TargetEntropy, Temperature
-from elision.middleware.interventions import entropy as module
 from elision.middleware.interventions.entropy import (
-    _buffers,
-    _describe,
-    _to_gradient,
     entropy,
     minimise_entropy,
     temperature_for_entropy,
 )
+from elision.middleware.interventions.entropy import target as module
+from elision.middleware.interventions.entropy.minimisation import to_gradient
+from elision.middleware.interventions.entropy.row import buffers, describe
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "data" / "eminf_vectors.json").read_text()
@@ -151,9 +150,9 @@ def test_the_gradient_is_the_one_autograd_finds() -> None:
     logp = theta.log_softmax(-1)
     loss = -(logp.exp() * logp).sum() + 0.05 * (start * (start.log() - logp)).sum()
     loss.backward()
-    probs, spare = _buffers(z, 2)
-    _, mean = _describe(z, probs, spare)
-    _to_gradient(z, probs, start.float(), mean, 0.05, spare)
+    probs, spare = buffers(z, 2)
+    _, mean = describe(z, probs, spare)
+    to_gradient(z, probs, start.float(), mean, 0.05, spare)
     assert theta.grad is not None
     assert torch.allclose(probs.double(), theta.grad, atol=1e-7)
 
@@ -213,22 +212,22 @@ def test_adam_amplifies_noise_as_the_spec_warns() -> None:
 
 
 def test_entropy_gradient_and_variance_meet_the_worked_example() -> None:
-    probs, spare = _buffers(Z, 2)
-    nats, mean = _describe(Z, probs, spare)
+    probs, spare = buffers(Z, 2)
+    nats, mean = describe(Z, probs, spare)
     assert nats == pytest.approx(VECTORS["H"], abs=1e-6)
     assert mean == pytest.approx(VECTORS["mu"], abs=1e-6)
     assert torch.allclose(probs, torch.tensor(VECTORS["p"]), atol=1e-6)
     assert float(probs @ Z**2) - mean**2 == pytest.approx(VECTORS["var"], abs=1e-6)
-    _to_gradient(Z, probs, probs, mean, 0.0, spare)
+    to_gradient(Z, probs, probs, mean, 0.0, spare)
     assert torch.allclose(probs, torch.tensor(VECTORS["gradH"]), atol=1e-6)
 
 
 def test_the_gradient_meets_the_two_level_example() -> None:
     case = VECTORS["two_level"]
     z = torch.tensor(case["z"])
-    probs, spare = _buffers(z, 2)
-    _, mean = _describe(z, probs, spare)
-    _to_gradient(z, probs, probs, mean, 0.0, spare)
+    probs, spare = buffers(z, 2)
+    _, mean = describe(z, probs, spare)
+    to_gradient(z, probs, probs, mean, 0.0, spare)
     descended = z - probs
     assert torch.allclose(descended, torch.tensor(case["gd_eta1"]), atol=1e-6)
     beta = case["equivalent_beta"]
