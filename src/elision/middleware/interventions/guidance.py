@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from elision.contract import Context, OtherPrompt, Stage
 from elision.middleware.interventions.mixing import (
     Mixture,
-    check_branching,
+    Other,
+    check_branches,
     check_plausibility,
     check_weight,
 )
@@ -54,11 +55,7 @@ class Guidance:
             ConfigError: If it is a text and only tokens are known.
         """
         if self.scale == 1:
-            return Mixture(note="cfg_guided", plausibility=self.plausibility)
-        check_branching("cfg", context)
-        return Mixture(
-            note="cfg_guided",
-            weight=self.scale,
-            others=((1 - self.scale, OtherPrompt(self.other.ids(context))),),
-            plausibility=self.plausibility,
-        )
+            return Mixture("cfg_guided", plausibility=self.plausibility)
+        check_branches("cfg", context)
+        other = Other(OtherPrompt(self.other.ids(context)), 1 - self.scale)
+        return Mixture("cfg_guided", self.scale, (other,), self.plausibility)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from elision.contract import BranchKey, Capability, Context, Here, Stateless
 from elision.errors import CapabilityError, ConfigError, EngineError
+from elision.middleware.interventions.base import Contrasts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,8 +94,40 @@ def _implausible(row: Tensor, best: float, plausibility: float) -> Tensor:
     return row < best + log(plausibility) if plausibility else row == -inf
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mixture(Stateless):
+class Always(Stateless):
+    """Mixin for sessions that read all of their branches at every position."""
+
+    __slots__ = ()
+
+    always: bool = True
+
+    def needs(self: Contrasts, here: Here) -> tuple[BranchKey, ...]:
+        """See `Contrasts.needs`."""
+        return self.branches
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """One other row of a mixture.
+
+    Attributes:
+        key: Where it comes from.
+        weight: What its log-probabilities are multiplied by.
+        temperature: What its scores are divided by before that.
+    """
+
+    key: BranchKey = field(repr=False)
+    weight: float
+    temperature: float = 1.0
+
+    def row(self, here: Here) -> Tensor:
+        """Return its scores at *here*, shape ``(vocab,)``."""
+        row = here.branch(self.key)
+        return row if self.temperature == 1 else row.detach().float() / self.temperature
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture(Always):
     """One choice's mixture: the same rows in the same weights at every position.
 
     The session of every mixer that acts everywhere. Without other rows, at weight 1 and without a
@@ -102,31 +135,26 @@ class Mixture(Stateless):
 
     Attributes:
         note: Noted as 1 wherever it acts.
-        weight: Of the model's own row.
-        others: The weight of each other row, and the row.
+        weight: Of the row that comes in.
+        others: The other rows.
         plausibility: See `mix`.
     """
 
     note: str
     weight: float = 1.0
-    others: tuple[tuple[float, BranchKey], ...] = field(default=(), repr=False)
+    others: tuple[Other, ...] = ()
     plausibility: float = 0.0
-    always = True
 
     @property
     def branches(self) -> tuple[BranchKey, ...]:
         """See `Contrasts.branches`."""
-        return tuple(key for _, key in self.others)
-
-    def needs(self, here: Here) -> tuple[BranchKey, ...]:
-        """See `Contrasts.needs`."""
-        return self.branches
+        return tuple(dict.fromkeys(other.key for other in self.others))
 
     def adjust(self, logits: Tensor, here: Here) -> Tensor:
         """Return the mixture, with the logsumexp of the raw row; the same object if neutral."""
         if self.weight == 1 and not self.others and not self.plausibility:
             return logits
-        terms = [(weight, here.branch(key)) for weight, key in self.others]
+        terms = [(other.weight, other.row(here)) for other in self.others]
         mixed = mix(
             logits, self.weight, terms, anchor=here.logsumexp, plausibility=self.plausibility
         )
@@ -135,7 +163,7 @@ class Mixture(Stateless):
         return mixed
 
 
-def check_branching(method: str, context: Context) -> None:
+def check_branches(method: str, context: Context) -> None:
     """Raise `CapabilityError` unless the engine can give *method* other scores."""
     if Capability.BRANCH not in context.capabilities:
         raise CapabilityError(method, engine="this engine", missing="BRANCH")

@@ -19,7 +19,7 @@ from elision.contract import (
     Suffix,
 )
 from elision.errors import ConfigError, RequestError
-from elision.middleware.interventions.mixing import Mixture, check_branching, check_weight
+from elision.middleware.interventions.mixing import Mixture, Other, check_branches, check_weight
 from elision.middleware.interventions.views import LastToken, System, Tokens
 
 if TYPE_CHECKING:
@@ -177,11 +177,10 @@ class MinimalIntervention:
             ConfigError: If a text or a share is given and only tokens are known.
         """
         if self.scale == 1 or self.tau == inf:
-            return Mixture(note="mti_guided")
-        check_branching("mti", context)
-        others = ((1 - self.scale, self._key(context)),)
-        mixture = Mixture(note="mti_guided", weight=self.scale, others=others)
-        return GatedMixture(mixture, self._gate(context))
+            return Mixture("mti_guided")
+        check_branches("mti", context)
+        other = Other(self._key(context), 1 - self.scale)
+        return GatedMixture(Mixture("mti_guided", self.scale, (other,)), self._gate(context))
 
     def _key(self, context: Context) -> BranchKey:
         if self.branch == "suffix":
