@@ -7,8 +7,9 @@ has left is ever taken back.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from elision.contract import Redact, TokenLogprob
+from elision.contract import Redact, TokenLogprob, TokenTrace
 
 MARKER_LOGPROB = -9999.0
 """What OpenAI's API reports for a token whose log-probability is not told."""
@@ -21,12 +22,36 @@ class Mark:
     Attributes:
         length: Its raw characters.
         spans: What was to be redacted.
-        n_entries: Log-probabilities taken in.
+        n_entries: Tokens taken in of which something is told.
     """
 
     length: int
     spans: tuple[Redact, ...]
     n_entries: int
+
+
+class Entry(NamedTuple):
+    """What is told of a token: it leaves when the token's text does.
+
+    Attributes:
+        start: The token's first character in the raw text.
+        end: One past its last.
+        logprob: If log-probabilities are reported.
+        trace: If it is told what happened.
+    """
+
+    start: int
+    end: int
+    logprob: TokenLogprob | None
+    trace: TokenTrace | None
+
+    def as_marker(self, marker: str) -> Entry:
+        """Return what is told instead where the text leaves as *marker*."""
+        logprob = TokenLogprob(marker, MARKER_LOGPROB, marker.encode())
+        return self._replace(
+            logprob=None if self.logprob is None else logprob,
+            trace=None if self.trace is None else TokenTrace(token=marker),
+        )
 
 
 @dataclass(slots=True)
@@ -45,14 +70,18 @@ class Release:
     mark: int = 0
     stopped: bool = False
     _spans: tuple[Redact, ...] = ()
-    _entries: list[tuple[int, int, TokenLogprob]] | None = None
+    _entries: list[Entry] | None = None
+    _traces: tuple[TokenTrace, ...] = ()
     _n_gone: int = 0
 
-    def write(self, text: str, entry: TokenLogprob | None = None) -> None:
-        """Append what a token wrote, with its log-probability if they are reported."""
-        if entry is not None:
+    def write(
+        self, text: str, logprob: TokenLogprob | None = None, trace: TokenTrace | None = None
+    ) -> None:
+        """Append what a token wrote, with what is told of it."""
+        if logprob is not None or trace is not None:
             self._entries = self._entries or []
-            self._entries.append((len(self.text), len(self.text) + len(text), entry))
+            end = len(self.text) + len(text)
+            self._entries.append(Entry(len(self.text), end, logprob, trace))
         before = len(self.text)
         self.text += text
         found = [self.text.find(s, max(0, before - len(s) + 1)) for s in self.stop]
@@ -86,7 +115,7 @@ class Release:
         """Forget the last *held* characters and the tokens that wrote them: they never leave."""
         self.text = self.text[: max(self.mark, len(self.text) - held)]
         end = len(self.text)
-        self._entries = [e for e in self._entries or () if e[0] < end >= e[1]]
+        self._entries = [e for e in self._entries or () if e.start < end >= e.end]
 
     def take(self, held: int = 0) -> tuple[str, tuple[TokenLogprob, ...]]:
         """Return the text that may leave now, and the log-probabilities of its tokens.
@@ -101,7 +130,13 @@ class Release:
         text = self._render(limit)
         entries = self._take_entries(limit)
         self.mark = limit
-        return text, entries
+        self._traces += tuple(e.trace for e in entries if e.trace is not None)
+        return text, tuple(e.logprob for e in entries if e.logprob is not None)
+
+    def take_traces(self) -> tuple[TokenTrace, ...]:
+        """Return what happened at the tokens that have left since this was last asked."""
+        traces, self._traces = self._traces, ()
+        return traces
 
     def _stop_held(self) -> int:
         """Return the length of the longest tail that may still become a stop text."""
@@ -117,7 +152,7 @@ class Release:
                 at = span.end
         return "".join([*parts, self.text[at:limit]])
 
-    def _take_entries(self, limit: int) -> tuple[TokenLogprob, ...]:
+    def _take_entries(self, limit: int) -> tuple[Entry, ...]:
         """Return the entries of tokens that end by *limit*; redacted ones become their marker."""
         if not self._entries:
             return ()
@@ -127,15 +162,17 @@ class Release:
         ready = [
             e
             for e in self._entries
-            if (e[1] <= limit and (e[0] < limit or behind)) or (whole and e[0] < limit)
+            if (e.end <= limit and (e.start < limit or behind)) or (whole and e.start < limit)
         ]
         self._n_gone += len(ready)
         self._entries = self._entries[len(ready) :] if not whole else []
-        out: dict[Redact | int, TokenLogprob] = {}
-        for n, (start, end, entry) in enumerate(ready):
-            over = max(end, start + 1)
-            span = next((s for s in self._spans if start < s.end and s.start < over), None)
-            out[n if span is None else span] = entry if span is None else _marker(span)
+        out: dict[Redact | int, Entry] = {}
+        for n, entry in enumerate(ready):
+            over = max(entry.end, entry.start + 1)
+            span = next((s for s in self._spans if entry.start < s.end and s.start < over), None)
+            out[n if span is None else span] = (
+                entry if span is None else entry.as_marker(span.marker)
+            )
         return tuple(out.values())
 
 
@@ -144,7 +181,3 @@ def _overlap(text: str, stop: str) -> int:
         if text.endswith(stop[:length]):
             return length
     return 0
-
-
-def _marker(span: Redact) -> TokenLogprob:
-    return TokenLogprob(span.marker, MARKER_LOGPROB, span.marker.encode())

@@ -88,6 +88,16 @@ class Contrasts(Protocol):
         ...
 
 
+@runtime_checkable
+class StandsFor(Protocol):
+    """A recipe that stands for another: what it does is told under the other's name."""
+
+    @property
+    def inner(self) -> Recipe:
+        """The other."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """Open sessions in order. A value like its members: advancing leaves the old chain intact.
@@ -156,6 +166,13 @@ class Chain:
         for session in self.late:
             scores = session.adjust(scores, here)
         return scores
+
+    def rows(self, logits: Tensor, here: Here) -> tuple[Tensor, ...]:
+        """Return *logits* and the scores behind every session, in order: `adjust`, watched."""
+        rows = [logits]
+        for session in self.sessions:
+            rows.append(session.adjust(rows[-1], here))
+        return tuple(rows)
 
     def adjust(self, logits: Tensor, here: Here) -> Tensor:
         """Run the whole chain on one row, shape ``(vocab,)``; the same object if nobody acts."""
