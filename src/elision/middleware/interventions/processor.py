@@ -9,30 +9,33 @@ or a text seen in it plus one token. Any other call begins a new generation, who
 rows. One case looks the same from here: a new prompt that is a text of the generation before plus
 exactly one token is taken for that text going on; `RecipeProcessor.reset` in between tells.
 
-What a recipe asks for beyond scores cannot be given here. A verdict (take text back, redact,
+What a recipe asks for beyond scores is other scores for the same position, and for those it takes
+the model: see `as_logits_processor`. They are fetched once per position, for all rows together.
+
+Nothing else can be given here. A verdict (take text back, redact,
 refuse) stops the generation with an error, and one about the very last token is never asked for:
 guards that judge instead of masking belong behind `elision.wrap`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import torch
 from transformers import LogitsProcessor
 
-from elision.contract import Context, Here, Lexicon, Recipe
-from elision.errors import CapabilityError, ConfigError, EngineError
-from elision.lexicon import TokenizerLexicon
+from elision.contract import Capability, Context, Here, Lexicon, Recipe
+from elision.errors import CapabilityError, EngineError
+from elision.middleware.engines.beside import Beside, Standing
 from elision.middleware.interventions.base import Chain
+from elision.middleware.interventions.reader import Before, Lexicons, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
-
-Before: TypeAlias = Literal["prompt", "nothing"]
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def as_logits_processor(
@@ -43,8 +46,15 @@ def as_logits_processor(
     eos: int | Iterable[int] | None = None,
     before: Before = "prompt",
     tenant: str = "default",
+    model: PreTrainedModel | None = None,
+    cache: Cache | None = None,
+    assistants: Mapping[str, PreTrainedModel] | None = None,
+    seed: int | None = None,
 ) -> RecipeProcessor:
     """Return *recipes* as a processor for ``generate(logits_processor=[...])``.
+
+    The scores that it is given should be the model's own: put it first in the list, and leave
+    penalties and bans of ``generate``'s own, which come before any such list, to recipes.
 
     Args:
         recipes: In any order; they act in the order of their stages.
@@ -56,6 +66,13 @@ def as_logits_processor(
         before: What the reply goes on: the ``prompt`` (raw completion), or ``nothing`` (the prompt
             is a rendered chat). The first is the safe choice for guards.
         tenant: Whose register applies.
+        model: What generates; for recipes that ask for scores behind another prompt, in caches of
+            their own.
+        cache: For recipes that ask for scores behind more tokens, as minimal intervention does:
+            the cache to generate with, given to ``generate`` as ``past_key_values``, too. A cache
+            serves one generation; ``cache.reset()`` and `RecipeProcessor.reset` before the next.
+        assistants: Other models of the same vocabulary, by the name that recipes ask for.
+        seed: Keys what a recipe draws for itself.
 
     Returns:
         A processor for any number of generations, one at a time. Behind it, ``generate`` still
@@ -67,49 +84,15 @@ def as_logits_processor(
         eos = cast("int | None", tokenizer.eos_token_id) if eos is None else eos
     return RecipeProcessor(
         recipes,
-        lexicon=_Lexicons(tokenizer, lexicon),
+        lexicon=Lexicons(tokenizer, lexicon),
+        texts=None if tokenizer is None else Texts(tokenizer, model, before),
+        beside=Beside(model, cache, assistants or {}),
         pad=pad,
         eos=frozenset([eos] if isinstance(eos, int) else eos or ()),
         before=before,
         tenant=tenant,
+        seed=seed,
     )
-
-
-class _Unread:
-    """Stands where nobody gave a lexicon; refuses to be read, so that no guard reads nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copy and pickle ask for what they can do without
-            raise AttributeError(name)
-        raise ConfigError(
-            "a recipe reads text, but the processor has no lexicon; pass tokenizer= or lexicon="
-        )
-
-    def __len__(self) -> int:
-        return int(self.texts)
-
-
-class _Lexicons:
-    """The lexicon, once the model's vocabulary size is known: scores may outnumber the tokens."""
-
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase | None, lexicon: Lexicon | None = None
-    ) -> None:
-        self._tokenizer = None if lexicon is not None else tokenizer
-        self._lexicon = lexicon
-        if self._tokenizer is not None:
-            self._lexicon = _read(self._tokenizer)
-
-    @property
-    def known(self) -> bool:
-        return self._lexicon is not None
-
-    def of_size(self, vocab_size: int) -> Lexicon:
-        if self._lexicon is None:
-            return cast("Lexicon", _Unread())
-        if self._tokenizer is not None and len(self._lexicon) < vocab_size:
-            self._lexicon = _read(self._tokenizer, vocab_size)
-        return self._lexicon
 
 
 @dataclass(slots=True)
@@ -143,24 +126,31 @@ class RecipeProcessor(LogitsProcessor):
         self,
         recipes: Iterable[Recipe],
         *,
-        lexicon: _Lexicons,
+        lexicon: Lexicons,
+        texts: Texts | None,
+        beside: Beside,
         pad: int | None,
         eos: frozenset[int],
         before: Before,
         tenant: str,
+        seed: int | None,
     ) -> None:
         self.recipes = tuple(recipes)
         self._lexicons = lexicon
+        self._texts = texts
+        self._beside = beside
         self._pad = pad
         self._eos = eos
         self._before = before
         self._tenant = tenant
+        self._seed = seed
         self._prompt_length = 0
         self._prompts: dict[tuple[int, ...], _Node] = {}
 
     def reset(self) -> None:
         """Forget the generation under way: the next call begins a new one, whatever its rows."""
         self._prompts = {}
+        self._beside.reset()
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -175,11 +165,15 @@ class RecipeProcessor(LogitsProcessor):
             the recipes leave no token gets its end-of-text token.
 
         Raises:
-            CapabilityError: If a session calls for more than scores, such as taking text back.
+            CapabilityError: If a session calls for more than scores, such as taking text back; or
+                for other scores, and the processor was not given what they take.
+            ConfigError: If the cache is not the one that holds these rows.
             EngineError: If a row has no token left and no end-of-text token is known.
         """
-        nodes = self._locate(input_ids.tolist(), scores.shape[-1])
-        rows = [self._adjust(node, row) for node, row in zip(nodes, scores, strict=True)]
+        texts = input_ids.tolist()
+        nodes = self._locate(texts, scores.shape[-1])
+        heres = self._stand(nodes, texts, scores)
+        rows = [self._adjust(node, here) for node, here in zip(nodes, heres, strict=True)]
         if all(new is None for new in rows):
             return scores
         kept = zip(rows, scores, strict=True)
@@ -204,33 +198,60 @@ class RecipeProcessor(LogitsProcessor):
 
     def _begin(self, prompt: tuple[int, ...], vocab_size: int) -> _Node:
         if prompt not in self._prompts:
-            context = self._context(prompt, vocab_size)
-            self._prompts[prompt] = _Node(Chain.begin(self.recipes, context))
+            chain = Chain.begin(self.recipes, self._context(prompt, vocab_size))
+            self._beside.check(chain.branches, vocab_size)
+            self._prompts[prompt] = _Node(chain)
         return self._prompts[prompt]
 
+    def _n_pad(self, prompt: Sequence[int]) -> int:
+        return next((n for n, token in enumerate(prompt) if token != self._pad), len(prompt))
+
     def _context(self, prompt: tuple[int, ...], vocab_size: int) -> Context:
-        first = next((n for n, token in enumerate(prompt) if token != self._pad), len(prompt))
-        ids, lexicon = prompt[first:], self._lexicons.of_size(vocab_size)
+        ids = prompt[self._n_pad(prompt) :]
         goes_on = self._before == "prompt" and self._lexicons.known
         return Context(
-            lexicon=lexicon,
+            lexicon=self._lexicons.of_size(vocab_size),
             vocab_size=vocab_size,
             prompt_ids=ids,
-            before=_text(lexicon, ids) if goes_on else "",
+            before=self._lexicons.text(ids, vocab_size) if goes_on else "",
             eos=self._eos,
             tenant=self._tenant,
+            seed=self._seed,
+            # Claimed unseen: `Beside.check` refuses what was not given, and says what to give.
+            capabilities=Capability.LOGITS | Capability.BRANCH,
+            assistants=frozenset(self._beside.assistants),
+            reader=None if self._texts is None else self._texts.of(ids),
         )
 
-    def _adjust(self, node: _Node, row: Tensor) -> Tensor | None:
+    def _stand(
+        self, nodes: Sequence[_Node], texts: Sequence[list[int]], scores: Tensor
+    ) -> list[Here]:
+        """Return where each row stands, the other scores that its sessions need fetched."""
+        visit = self._beside.visit([*map(self._standing, nodes, texts)])
+        heres = [
+            Here(row, position=node.length, branch=partial(visit.scores, n))
+            for n, (node, row) in enumerate(zip(nodes, scores, strict=True))
+        ]
+        live = [(n, node.chain) for n, node in enumerate(nodes) if not node.ended]
+        visit.fetch((n, key) for n, chain in live for key in chain.needs(heres[n]))
+        return heres
+
+    def _standing(self, node: _Node, text: list[int]) -> Standing:
+        prompt, reply = text[: self._prompt_length], text[self._prompt_length :]
+        n_pad = self._n_pad(prompt)
+        keys = () if node.ended else tuple(node.chain.branches)
+        return Standing(tuple(prompt[n_pad:]), tuple(reply), n_pad, keys)
+
+    def _adjust(self, node: _Node, here: Here) -> Tensor | None:
         """Return the row's new scores; None if they stay as they are."""
         if node.ended:
             return None
         if node.chain.verdicts:
             raise CapabilityError("a verdict", engine="transformers.generate", missing="REWIND")
-        adjusted = node.chain.adjust(row, Here(row, position=node.length))
-        if adjusted is row:
+        adjusted = node.chain.adjust(here.raw, here)
+        if adjusted is here.raw:
             return None
-        return self._end(row) if bool(adjusted.amax() == -torch.inf) else adjusted
+        return self._end(here.raw) if bool(adjusted.amax() == -torch.inf) else adjusted
 
     def _end(self, row: Tensor) -> Tensor:
         """Return a row that can only end."""
@@ -239,12 +260,3 @@ class RecipeProcessor(LogitsProcessor):
         ended = torch.full_like(row, -torch.inf)
         ended[list(self._eos)] = 0
         return ended
-
-
-def _read(tokenizer: PreTrainedTokenizerBase, vocab_size: int | None = None) -> Lexicon:
-    # pyright takes no cached_property for a protocol's property.
-    return cast("Lexicon", TokenizerLexicon.of(tokenizer, vocab_size=vocab_size))
-
-
-def _text(lexicon: Lexicon, ids: Iterable[int]) -> str:
-    return b"".join(map(lexicon.bytes_of, ids)).decode("utf-8", "replace")
