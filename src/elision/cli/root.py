@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from elision.cli import audit, check, evaluate, forget, guard, lifecycle, transfer
+from elision.cli import audit, check, evaluate, forget, guard, lifecycle, trace, transfer
 from elision.cli.console import (
     Home,
     Model,
@@ -43,6 +43,7 @@ app.add_typer(guard.app, name="guard")
 for group in (lifecycle, transfer):
     group.add_to(forget.app)
 app.command("check")(check.check)
+app.command("trace")(trace.trace)
 
 
 def main() -> None:

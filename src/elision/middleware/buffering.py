@@ -44,8 +44,8 @@ async def hold_all(
 
     Each choice comes as one delta: as it is, with spans redacted, or refused (``content_filter``
     and *refusal*). Where nobody can go back any more, a rewind becomes what it says otherwise. A
-    redacted text is checked again, and refused if it is still not allowed. Log-probabilities are
-    dropped where the text was changed. Usage and report come last; the report also tells
+    redacted text is checked again, and refused if it is still not allowed. Log-probabilities and
+    traces are dropped where the text was changed. Usage and report come last; the report also tells
     ``n_refused`` and ``n_redacted`` choices.
 
     Args:
@@ -65,7 +65,11 @@ async def hold_all(
     pairs = list(zip(whole.choices, checked, strict=True))
     for _, choice in pairs:
         yield Delta(
-            choice=choice.index, text=choice.text, logprobs=choice.logprobs, finish=choice.finish
+            choice=choice.index,
+            text=choice.text,
+            logprobs=choice.logprobs,
+            trace=choice.trace,
+            finish=choice.finish,
         )
     refused = [choice.finish == "content_filter" for _, choice in pairs]
     changed = [old.text != new.text for old, new in pairs]
@@ -86,7 +90,7 @@ async def _checked(
     if text is None:
         return Choice(index=choice.index, text=refusal, finish="content_filter")
     if text != choice.text:
-        return replace(choice, text=text, logprobs=())
+        return replace(choice, text=text, logprobs=(), trace=())
     return choice
 
 

@@ -7,11 +7,19 @@ model; the ``elision`` report stands in the last one, if the caller asked for it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf, log
 from typing import Any, Protocol
 
-from elision.contract import Alternative, Choice, Completion, Delta, TokenLogprob, Usage
+from elision.contract import (
+    Alternative,
+    Choice,
+    Completion,
+    Delta,
+    TokenLogprob,
+    TokenTrace,
+    Usage,
+)
 
 LOGPROB_FLOOR = -9999.0
 """Stands for the logarithm of nought, which JSON cannot write; OpenAI's own value."""
@@ -87,7 +95,7 @@ class _Chunks:
         """Keep usage and report; say whether anything else is left."""
         self._usage = delta.usage or self._usage
         self._report = delta.report or self._report
-        return bool(delta.text or delta.logprobs or delta.finish)
+        return bool(delta.text or delta.logprobs or delta.trace or delta.finish)
 
     def tail(self) -> list[dict[str, Any]]:
         """Return what follows the last delta: usage and report, each if asked for."""
@@ -132,7 +140,7 @@ class ChatChunks(_Chunks):
             "logprobs": chat_logprobs(delta.logprobs) if delta.logprobs else None,
             "finish_reason": delta.finish,
         }
-        return self._chunk([choice])
+        return self._chunk([choice | traced(delta.trace)])
 
 
 class TextChunks(_Chunks):
@@ -151,7 +159,8 @@ class TextChunks(_Chunks):
         offset = self._offsets.get(delta.choice, 0)
         self._offsets[delta.choice] = offset + sum(len(item.token) for item in delta.logprobs)
         logprobs = text_logprobs(delta.logprobs, offset) if delta.logprobs else None
-        return [self._chunk([_text_choice(delta.choice, delta.text, delta.finish, logprobs)])]
+        choice = _text_choice(delta.choice, delta.text, delta.finish, logprobs)
+        return [self._chunk([choice | traced(delta.trace)])]
 
 
 def chat_completion(head: Head, completion: Completion, *, logprobs: bool) -> dict[str, Any]:
@@ -169,6 +178,7 @@ def text_completion(head: Head, completion: Completion, *, logprobs: bool) -> di
             choice.finish,
             text_logprobs(choice.logprobs, 0) if logprobs else None,
         )
+        | traced(choice.trace)
         for choice in completion.choices
     ]
     return head.whole("text_completion", choices, completion)
@@ -210,13 +220,21 @@ def text_logprobs(items: tuple[TokenLogprob, ...], offset: int) -> dict[str, Any
     }
 
 
+def traced(entries: tuple[TokenTrace, ...]) -> dict[str, Any]:
+    """Return what a choice tells of what happened at its tokens; nothing if it is not traced.
+
+    A number that is not told (NaN) is null once it is JSON.
+    """
+    return {"elision": {"trace": [asdict(entry) for entry in entries]}} if entries else {}
+
+
 def _chat_choice(choice: Choice, logprobs: bool) -> dict[str, Any]:
     return {
         "index": choice.index,
         "message": {"role": "assistant", "content": choice.text, "refusal": None},
         "logprobs": chat_logprobs(choice.logprobs) if logprobs else None,
         "finish_reason": choice.finish,
-    }
+    } | traced(choice.trace)
 
 
 def _text_choice(

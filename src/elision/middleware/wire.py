@@ -244,6 +244,7 @@ def _options(fields: Fields) -> dict[str, Any]:
         return {}
     ours = Fields(value, "elision")
     ours.flag("report")
+    ours.flag("trace")
     ours.word("profile", 64)
     ours.word("tenant", 64)
     ours.word("session", 256)
@@ -256,8 +257,8 @@ def _options(fields: Fields) -> dict[str, Any]:
     if ours.rest():
         raise reject(
             "elision",
-            "may hold deterministic, profile, report, rng, session, speculation, tenant and "
-            "timeout_s, nothing else",
+            "may hold deterministic, profile, report, rng, session, speculation, tenant, "
+            "timeout_s and trace, nothing else",
         )
     return {key: item for key, item in value.items() if item is not None}
 

@@ -192,6 +192,10 @@ def _check(plan: Plan) -> None:
         raise RequestError("beam search writes one choice; set n to 1", param="n")
     if plan.request.logprobs is not None:
         raise RequestError("beam search reports no log-probabilities", param="logprobs")
+    if plan.trace:
+        raise RequestError(
+            "beam search tells no trace; leave it out, or choose another profile", param="elision"
+        )
     if plan.speculation == "force":
         raise RequestError(
             "beam search drafts nothing; ask for speculation 'auto' or 'off', or choose another "

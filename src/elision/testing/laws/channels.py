@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from logging import LogRecord
 from typing import Any, NamedTuple, TypeAlias
 
-from elision.contract import Alternative, Completion, Delta, TokenLogprob
+from elision.contract import Alternative, Completion, Delta, TokenLogprob, TokenTrace
 
 Said: TypeAlias = (
     Completion
@@ -57,6 +57,7 @@ def heard(said: Said, *, before: str = "") -> Iterator[Heard]:
         case Completion():
             for choice in said.choices:
                 yield from _choice(choice.index, choice.text, choice.logprobs, before)
+                yield from _traced(choice.index, choice.trace, before)
             yield from _within("report", said.report)
         case Delta():
             yield from _collection([said], before)
@@ -81,6 +82,7 @@ def _collection(items: list[Any], before: str) -> Iterator[Heard]:
         own = [delta for delta in deltas if delta.choice == index]
         entries = [entry for delta in own for entry in delta.logprobs]
         yield from _choice(index, "".join(delta.text for delta in own), entries, before)
+        yield from _traced(index, [entry for delta in own for entry in delta.trace], before)
     for item in items:
         if isinstance(item, Delta):
             yield from _within("report", item.report)
@@ -105,6 +107,15 @@ def _choice(index: int, text: str, entries: Sequence[TokenLogprob], before: str)
     yield Heard(f"choice {index}, bytes of all logprobs", _text(written), before)
     names = b"".join(map(_named, entries))
     yield Heard(f"choice {index}, names of all logprobs", _text(names), before)
+
+
+def _traced(index: int, entries: Sequence[TokenTrace], before: str) -> Iterator[Heard]:
+    """Read what is told of a choice's tokens; pieces of characters have no names there."""
+    names = "".join(entry.token for entry in entries)
+    yield Heard(f"choice {index}, names of all traced tokens", names, before)
+    for position, entry in enumerate(entries):
+        for text in (*entry.acted, *entry.branches):
+            yield Heard(f"choice {index}, trace of token {position}", text)
 
 
 def _named(entry: TokenLogprob | Alternative) -> bytes:
