@@ -1,106 +1,19 @@
-"""Context-aware decoding and contextual contrast: the same model behind other prompts.
-
-A contrast is a sum of log-probabilities with a weight for each other row; `Mixture` is the session
-of every one that is, whether the rows come from other prompts or, in `difference`, other models.
-"""
+"""Context-aware decoding and contextual contrast: the same model behind other prompts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from elision.contract import BranchKey, Capability, Context, Here, OtherPrompt, Stage, Stateless
-from elision.errors import CapabilityError, ConfigError, EngineError
-from elision.middleware.interventions.base import Contrasts
-from elision.middleware.interventions.mixing import check_plausibility, check_weight, mix
+from elision.contract import Context, OtherPrompt, Stage
+from elision.errors import ConfigError
+from elision.middleware.interventions.mixing import (
+    Mixture,
+    Other,
+    check_branches,
+    check_plausibility,
+    check_weight,
+)
 from elision.middleware.interventions.views import View
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-def check_branches(method: str, context: Context) -> None:
-    """Raise `CapabilityError` unless *context*'s engine can score other rows for *method*."""
-    if Capability.BRANCH not in context.capabilities:
-        raise CapabilityError(method, engine="this engine", missing="BRANCH")
-
-
-def other_row(key: BranchKey, here: Here) -> Tensor:
-    """Return *key*'s row at *here*, float32, as long as the model's own.
-
-    Raises:
-        EngineError: If it has another length, or NaN or +inf in it: a contrast with such a row
-            would be none, and nobody would know.
-    """
-    row = here.branch(key).detach().float()
-    if row.shape != here.raw.shape:
-        raise EngineError(
-            f"the other row has shape {tuple(row.shape)}, the model's own {tuple(here.raw.shape)}"
-        )
-    if not float(row.amax()) < float("inf"):
-        raise EngineError("the other row holds NaN or +inf; a finite score or -inf was wanted")
-    return row
-
-
-class Always(Stateless):
-    """Mixin for sessions that read all of their branches at every position."""
-
-    __slots__ = ()
-
-    always: bool = True
-
-    def needs(self: Contrasts, here: Here) -> tuple[BranchKey, ...]:
-        """Return what `adjust` will read at *here*."""
-        return self.branches
-
-
-@dataclass(frozen=True, slots=True)
-class Other:
-    """One other row of a mixture.
-
-    Attributes:
-        key: Where it comes from.
-        weight: What its log-probabilities are multiplied by.
-        temperature: What its scores are divided by before that.
-    """
-
-    key: BranchKey
-    weight: float
-    temperature: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Mixture(Always):
-    """One choice's weighted sum of rows, the same at every position; without others it is idle.
-
-    Attributes:
-        note: What is noted where it acts.
-        weight: Of the row that comes in.
-        others: The other rows.
-        plausibility: See `mix`.
-    """
-
-    note: str
-    weight: float = 1.0
-    others: tuple[Other, ...] = ()
-    plausibility: float = 0.0
-
-    @property
-    def branches(self) -> tuple[BranchKey, ...]:
-        """All that it reads, each once."""
-        return tuple(dict.fromkeys(other.key for other in self.others))
-
-    def adjust(self, logits: Tensor, here: Here) -> Tensor:
-        """Return the mixture, float32, at the raw row's logsumexp; see `mix` for ``-inf``."""
-        if not self.others:
-            return logits
-        terms = [(o.weight, other_row(o.key, here) / o.temperature) for o in self.others]
-        mixed = mix(
-            logits, self.weight, terms, anchor=here.logsumexp, plausibility=self.plausibility
-        )
-        if mixed is not logits:
-            here.note(self.note, 1)
-        return mixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +53,7 @@ class ContextAware:
         """
         if not self.scale:
             return Mixture("cad_guided")
-        check_branches("context-aware decoding", context)
+        check_branches("cad", context)
         other = Other(OtherPrompt(self.other.ids(context)), -self.scale)
         return Mixture("cad_guided", 1 + self.scale, (other,), self.plausibility)
 
@@ -185,7 +98,7 @@ class ContextualContrast:
         """
         if not self.scale:
             return Mixture("contrast_guided")
-        check_branches("contextual contrast", context)
+        check_branches("contrast", context)
         others = (
             Other(OtherPrompt(self.towards.ids(context)), self.scale),
             Other(OtherPrompt(self.away.ids(context)), -self.scale),

@@ -11,15 +11,16 @@ from math import log
 from typing import TYPE_CHECKING
 
 from elision.contract import BranchKey, Context, Here, OtherModel, Stage
-from elision.errors import ConfigError, RequestError
-from elision.middleware.interventions.contrast import (
+from elision.errors import ConfigError, EngineError, RequestError
+from elision.middleware.interventions.mixing import (
     Always,
     Mixture,
     Other,
     check_branches,
-    other_row,
+    check_plausibility,
+    check_weight,
+    mix,
 )
-from elision.middleware.interventions.mixing import check_plausibility, check_weight, mix
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +87,7 @@ class ContrastiveDecoding:
         if self.scale == 0:
             return Mixture("cd_guided")
         own, away = (1.0, 1.0) if self.scale is None else (1 + self.scale, self.scale)
-        key = assistant_of(self.assistant, context, "contrastive decoding")
+        key = assistant_of(self.assistant, context, "cd")
         other = Other(key, -away, self.temperature)
         return Mixture("cd_guided", own, (other,), self.plausibility)
 
@@ -139,7 +140,7 @@ class DifferenceSession(Always):
         """Return the difference, float32, ``-inf`` where the filter or *logits* say so."""
         row = logits.detach().float()
         kept = row.masked_fill(~likely(row, self.keep), -float("inf"))
-        terms = [(self.weight, other_row(self.key, here))]
+        terms = [(self.weight, here.branch(self.key))]
         mixed = mix(kept, 1.0, terms, anchor=here.logsumexp)
         if mixed is kept:
             return logits
@@ -178,7 +179,7 @@ class LogitDifference:
         """Open a session for one choice; see `assistant_of` for what it raises."""
         if not self.weight:
             return Mixture("uld_guided")
-        key = assistant_of(self.assistant, context, "logit difference")
+        key = assistant_of(self.assistant, context, "uld")
         return DifferenceSession(key, self.weight, self.keep)
 
 
@@ -213,9 +214,7 @@ class DeltaUnlearning:
         """Open a session for one choice; see `assistant_of` for what it raises."""
         if not self.weight:
             return Mixture("delta_guided")
-        before, after = (
-            assistant_of(name, context, "delta unlearning") for name in (self.before, self.after)
-        )
+        before, after = (assistant_of(name, context, "delta") for name in (self.before, self.after))
         return Mixture(
             "delta_guided", 1.0, (Other(after, self.weight), Other(before, -self.weight))
         )
@@ -243,8 +242,12 @@ class ReinforcedSession(Always):
 
     def adjust(self, logits: Tensor, here: Here) -> Tensor:
         """Return the lowered scores, float32, at the raw row's logsumexp."""
-        row = logits.detach().float()
-        gained = other_row(self.key, here).log_softmax(-1).sub_(row.log_softmax(-1)).relu_()
+        row, other = logits.detach().float(), here.branch(self.key).detach().float()
+        if other.shape != row.shape:
+            raise EngineError(
+                f"a branch has scores of shape {tuple(other.shape)}, not {tuple(row.shape)}"
+            )
+        gained = other.log_softmax(-1).sub_(row.log_softmax(-1)).relu_()
         # -inf in logits makes a gain of +inf or NaN, and the token stays banned without it.
         gained.masked_fill_(row.isneginf(), 0.0)
         mixed = mix(logits, 1.0, [(-self.weight, gained)], anchor=here.logsumexp)
@@ -282,5 +285,5 @@ class Reinforced:
         """Open a session for one choice; see `assistant_of` for what it raises."""
         if not self.weight:
             return Mixture("reinforced_guided")
-        key = assistant_of(self.assistant, context, "reinforced contrast")
+        key = assistant_of(self.assistant, context, "reinforced")
         return ReinforcedSession(key, self.weight)
