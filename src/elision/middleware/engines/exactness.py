@@ -40,19 +40,35 @@ def make_independent_(model: Any) -> bool:
 def keeps_bits(model: Any) -> bool:
     """Return whether the nodes of a tree get, to the last bit, the scores of their paths alone.
 
-    That rests on the order in which this processor's matrix kernels add up, so it is tried: some
-    twenty forwards over a handful of tokens.
+    And whether lone tokens that share a forward do. That rests on the order in which this
+    processor's matrix kernels add up, so it is tried: some twenty-five forwards over a handful of
+    tokens.
     """
     with torch.inference_mode():
-        return all(_keeps_bits(model, n_past) for n_past in CONTEXTS)
+        return all(_keeps_bits(model, n_past) for n_past in CONTEXTS) and _keeps_company(model)
+
+
+def _keeps_company(model: Any) -> bool:
+    """Return whether lone tokens that share a forward get the scores that each gets alone."""
+    roots = [Segment((0,), NOTHING, _behind(model, n_past), n_past) for n_past in CONTEXTS]
+    together = score_trees(model, copy.deepcopy(roots))
+    return all(
+        torch.equal(score_trees(model, [root])[0], shared)
+        for root, shared in zip(roots, together, strict=True)
+    )
+
+
+def _behind(model: Any, n_past: int) -> DynamicCache:
+    """Return a cache of *n_past* random tokens."""
+    draw = torch.Generator().manual_seed(n_past)
+    ids = torch.randint(model.config.get_text_config().vocab_size, (1, n_past), generator=draw)
+    cache = full_cache(model.config)
+    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
 
 
 def _keeps_bits(model: Any, n_past: int) -> bool:
-    config = model.config.get_text_config()
-    draw = torch.Generator().manual_seed(n_past)
-    ids = torch.randint(config.vocab_size, (1, n_past), generator=draw)
-    cache = full_cache(model.config)
-    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache = _behind(model, n_past)
     tree = Segment((0, *TREE.tokens), TREE, copy.deepcopy(cache), n_past)
     (whole,) = score_trees(model, [tree])
     leaves = set(range(len(TREE) + 1)) - set(TREE.parents)

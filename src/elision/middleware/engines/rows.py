@@ -26,6 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from elision.middleware.engines import attention
 from elision.middleware.engines.attention import Seen
+from elision.middleware.engines.roots import Roots, alike
 from elision.middleware.speculation.base import Draft
 from elision.middleware.speculation.masks import Masks, Windows
 
@@ -89,6 +90,8 @@ class Rows(Cache):
         self._kinds: Sequence[str] = config.layer_types if Windows.of(config).kinds else ()
         self._parts = parts
         self._independent = independent
+        self._together: list[tuple[Roots, list[Part]]] | None = None
+        self._apart: Sequence[Part] = parts
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -134,18 +137,56 @@ class Rows(Cache):
         kind = str(self._kinds[index]) if self._kinds else ""
         usual = _function(module, self._usual)
         plain = usual is sdpa_attention_forward and _is_plain(query, kwargs)
+        scaling = kwargs.get("scaling")
+        if self._together is None:
+            self._gather(index, plain=plain)
         read = []
-        for part in self._parts:
+        for part in self._apart:
             layer = cast("Any", part.cache.layers[index])
             asked = query.narrow(2, part.start, part.n)
             if plain and self._independent and part.n <= attention.MAX_ROWS:
-                read.append(_attend_alike(asked, layer, part, kind, kwargs.get("scaling")))
+                read.append(_attend_alike(asked, layer, part, kind, scaling))
             elif plain:
-                read.append(_attend_in_groups(asked, layer, part, kind, kwargs.get("scaling")))
+                read.append(_attend_in_groups(asked, layer, part, kind, scaling))
             else:
                 mask = part.mask(kind)
                 read.append(usual(module, asked, layer.keys, layer.values, mask, **kwargs)[0])
-        return (read[0] if len(read) == 1 else torch.cat(read, dim=1)), None
+        if not self._together:
+            return (read[0] if len(read) == 1 else torch.cat(read, dim=1)), None
+        return self._with_roots(query, read, index, scaling), None
+
+    def _gather(self, index: int, *, plain: bool) -> None:
+        """Find the lone tokens that can attend together, once a forward."""
+        alone = [p for p in self._parts if p.n == 1 and p.masks is None]
+        alone = alone if plain and self._independent else []
+        sized = [(p, cast("Any", p.cache.layers[index]).keys.shape[2]) for p in alone]
+        groups = [group for group in alike(sized) if len(group) > 1]
+        self._together = [
+            (Roots([p.start for p in group], _layers(group, index)), group) for group in groups
+        ]
+        joined = {p.start for group in groups for p in group}
+        self._apart = [p for p in self._parts if p.start not in joined]
+
+    def _with_roots(
+        self, query: Tensor, read: list[Tensor], index: int, scaling: float | None
+    ) -> Tensor:
+        """Have the lone tokens attend; return what all tokens have read, in their order."""
+        whole = None
+        for roots, group in self._together or ():
+            mine = roots.attend(query, _layers(group, index), scaling)
+            if len(group) == query.shape[2]:
+                return mine[None]
+            if whole is None:
+                whole = mine.new_empty((query.shape[2], *mine.shape[1:]))
+            whole[roots.at] = mine
+        assert whole is not None, "there is a group"
+        for part, others in zip(self._apart, read, strict=True):
+            whole[part.start : part.start + part.n] = others[0]
+        return whole[None]
+
+
+def _layers(parts: Sequence[Part], index: int) -> list[Any]:
+    return [part.cache.layers[index] for part in parts]
 
 
 def _function(module: Any, name: str) -> Any:
