@@ -207,7 +207,7 @@ def test_guidance_comes_behind_mti_both_among_the_mixers() -> None:
 @pytest.mark.parametrize(
     "settings", [{"scale": float("nan")}, {"scale": 101}, {"plausibility": 1.5}]
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, float]) -> None:
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         Guidance(**settings)
 
@@ -223,7 +223,8 @@ def test_transformers_says_the_same_at_every_step(architecture: Any) -> None:
     session, reply = Guidance(scale=scale).begin(context(prompt=prompt)), list[int]()
 
     def read(ids: tuple[int, ...]) -> Tensor:
-        return model(torch.tensor([[*ids, *reply]])).logits[0, -1].float()
+        scores: Tensor = model(torch.tensor([[*ids, *reply]])).logits[0, -1]
+        return scores.float()
 
     def branch(key: BranchKey) -> Tensor:
         assert isinstance(key, OtherPrompt)
@@ -232,7 +233,7 @@ def test_transformers_says_the_same_at_every_step(architecture: Any) -> None:
     for _ in range(12):
         row = read(prompt)
         out = session.adjust(row, Here(row, position=len(reply), branch=branch))
-        wanted = theirs(torch.tensor([[*prompt, *reply]]), row[None])[0]  # type: ignore[arg-type]
+        wanted = theirs(torch.tensor([[*prompt, *reply]]), row[None])[0]
         assert torch.allclose(out.log_softmax(-1), wanted.log_softmax(-1), atol=1e-4)
         reply.append(int(out.argmax()))
     assert len(set(reply)) > 3

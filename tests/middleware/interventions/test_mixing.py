@@ -215,7 +215,10 @@ def at(row: Tensor, read: list[BranchKey], others: dict[BranchKey, Tensor]) -> H
 
 def test_a_mixture_reads_what_it_says_it_needs() -> None:
     row, read = torch.tensor([2.0, 1.0, 0.0]), list[BranchKey]()
-    others = {A: torch.tensor([1.0, 1.5, 0.0]), B: torch.tensor([0.0, 1.0, 0.0])}
+    others: dict[BranchKey, Tensor] = {
+        A: torch.tensor([1.0, 1.5, 0.0]),
+        B: torch.tensor([0.0, 1.0, 0.0]),
+    }
     session = Mixture("noted", 1.0, (Other(A, -0.5), Other(B, 0.5, temperature=0.5)))
     assert isinstance(session, Contrasts)
     assert session.always
