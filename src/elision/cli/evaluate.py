@@ -1,4 +1,4 @@
-"""``elision eval``: how well suppression works on a model that really knows."""
+"""``elision eval``: what suppression and guidance do to a model's answers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from elision.cli.console import err, out, settings_of
+from elision.cli.console import AsJson, Model, err, out, settings_of, shown, write
 from elision.errors import ConfigError
 
-app = typer.Typer(help="Measure suppression on a model that knows.", no_args_is_help=True)
+app = typer.Typer(help="Measure what is done to a model's answers.", no_args_is_help=True)
 
 Folder = Annotated[Path | None, typer.Option(help="A model's folder, or an adapter's.")]
 
 
 @app.callback()
 def _group() -> None:
-    """Measure suppression on a model that knows."""
+    """Measure what is done to a model's answers."""
 
 
 @app.command()
@@ -61,4 +61,44 @@ def tofu(
     for figure in summary.figures:
         verdict = "misses" if figure.missed else "meets"
         out.print(f"{figure.figure:40} {figure.value:.4g}  {verdict} {figure.goal}")
+    raise typer.Exit(1 if summary.missed else 0)
+
+
+@app.command()
+def reasoning(
+    suite: Annotated[str, typer.Option(help="lambada, memo-trap, piqa, gsm8k, svamp or addition.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the suites' files; addition needs none.")
+    ] = None,
+    model: Model = None,
+    items: Annotated[int, typer.Option(help="Items tested, the first of the suite.")] = 200,
+    methods: Annotated[
+        str | None, typer.Option(help="Names with commas between; the baseline comes along.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Keys every draw.")] = 0,
+    seeds: Annotated[int, typer.Option(help="How often a sampled reply is drawn anew.")] = 3,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of a written reply.")] = 256,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Where values and tables go; a run goes on there.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare guidance and entropy shaping with the model alone, item by item, with intervals.
+
+    Exit status 1 if a figure misses its goal.
+    """
+    from elision.evaluation.reasoning import Options, run, suite_named
+
+    named = None if methods is None else tuple(name.strip() for name in methods.split(","))
+    summary = run(
+        suite=suite_named(suite), data=data, out=to, settings=settings_of(model=model),
+        options=Options(
+            n_items=items, methods=named, seed=seed, n_seeds=seeds, max_tokens=max_tokens
+        ),
+        console=err if as_json else out,
+    )  # fmt: skip
+    if as_json:
+        write(shown(summary.to_json()), None)
+    else:
+        out.print(summary.to_markdown(), markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(1 if summary.missed else 0)
