@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import torch
 
-from elision.middleware.engines.cache import GrowingLayer, growing_cache
+from elision.middleware.engines.cache import GrowingLayer, full_cache
+from elision.middleware.engines.ragged import Segment, can_be_ragged, score_trees
+from elision.middleware.speculation.base import NOTHING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,8 +56,9 @@ class _Strand:
 class Follower:
     """A model that reads along: texts that grow by a token now and then, and fork, and end.
 
-    Keeps a cache for each text that goes on. What it lacks it reads anew: where nothing can be
-    taken up again it is slow, never wrong.
+    Keeps a cache for each text that goes on; those that grow at the same time share a forward, if
+    the model takes that. What it lacks it reads anew: where nothing can be taken up again it is
+    slow, never wrong.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -70,6 +74,16 @@ class Follower:
         """
         wanted = dict.fromkeys(wanted)
         live = dict.fromkeys((*wanted, *live))
+        with torch.inference_mode():
+            taken = self._take(wanted, live)
+            self._read({text: strand for text, strand in taken.items() if strand.text != text})
+        spare = [s for s in self._strands if s not in taken.values()]
+        self._strands = [*taken.values(), *(s for s in spare if any(map(s.is_before, live)))]
+        # A copy is an ordinary tensor again, and lets go of the forward's other rows.
+        return {text: cast("Tensor", strand.scores).clone() for text, strand in taken.items()}
+
+    def _take(self, wanted: Iterable[Text], live: Iterable[Text]) -> dict[Text, _Strand]:
+        """Return what each of *wanted* is read on with; no two of them the same strand."""
         sources = {text: self._nearest(text) for text in live}
         waiting = Counter(id(strand) for strand in sources.values())
         dead = [s for s in self._strands if not any(map(s.is_before, live))]
@@ -78,10 +92,7 @@ class Follower:
             strand = sources[text] or self._cut_back(text, dead)
             waiting[id(strand)] -= 1
             taken[text] = strand if waiting[id(strand)] < 1 else strand.twin()
-            self._read(taken[text], text)
-        spare = [s for s in self._strands if s not in taken.values()]
-        self._strands = [*taken.values(), *(s for s in spare if any(map(s.is_before, live)))]
-        return {text: cast("Tensor", strand.scores) for text, strand in taken.items()}
+        return taken
 
     def _nearest(self, text: Text) -> _Strand | None:
         """Return the strand that has read most of *text* and nothing else."""
@@ -93,12 +104,30 @@ class Follower:
         shared = {n: _n_shared(strand.text, text[:-1]) for n, strand in enumerate(dead)}
         best = max(shared, key=lambda n: shared[n], default=None)
         if best is None or not shared[best] or not _is_whole(dead[best].cache):
-            return _Strand(growing_cache(self._model.config))
+            return _Strand(full_cache(self._model.config))
         strand = dead.pop(best)
         strand.cut(shared[best])
         return strand
 
-    def _read(self, strand: _Strand, text: Text) -> None:
+    # --- reading ---------------------------------------------------------------------------------
+
+    @cached_property
+    def _takes_several(self) -> bool:
+        return can_be_ragged(self._model)
+
+    def _read(self, unread: Mapping[Text, _Strand]) -> None:
+        """Read every text to its end."""
+        several = {text: strand for text, strand in unread.items() if len(text) > 1}
+        if len(several) < 2 or not self._takes_several:
+            several = {}
+        for text, strand in unread.items():
+            self._read_alone(strand, text[:-1] if text in several else text)
+        segments = [Segment(t[-1:], NOTHING, s.cache, len(s.text)) for t, s in several.items()]
+        rows = score_trees(self._model, segments) if segments else []
+        for (text, strand), row in zip(several.items(), rows, strict=True):
+            strand.text, strand.scores = text, row[-1]
+
+    def _read_alone(self, strand: _Strand, text: Text) -> None:
         """Read on to the end of *text*."""
         unread = text[len(strand.text) :]
         for start in range(0, len(unread), CHUNK):
