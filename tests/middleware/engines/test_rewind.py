@@ -347,7 +347,7 @@ def test_where_only_the_phrase_is_wanted_the_reply_goes_back_to_its_beginning(be
         row = torch.full((len(lexicon),), -50.0)
         row[ord(script[len(reply.tokens)])] = 10.0
         row[ord("z")] = 1.0
-        reply.visit(row)
+        reply.visit(reply.here(row))
         if delta := reply.take():
             left += delta.text
     assert left == reply.release.text

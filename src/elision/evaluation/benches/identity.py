@@ -97,7 +97,7 @@ def _decode(model: CausalModel, prompt: tuple[int, ...], reply: Reply, witness: 
     first = row = _read(model, prompt, cache)
     while not _is_over(reply):
         witness.start = len(reply.release.text)
-        reply.visit(row)
+        reply.visit(reply.here(row))
         if not reply.tokens:  # gone back to the beginning, or ended there
             row = first
         elif not _is_over(reply):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from elision.lexicon import TokenizerLexicon
 from elision.middleware.engines.attention import is_independent
 from elision.middleware.engines.cache import GrowingLayer, full_cache, growing_cache
 from elision.middleware.engines.ragged import Segment, score_trees
+from elision.middleware.engines.reading import entropies_of
 from elision.middleware.speculation.base import NOTHING
 from elision.middleware.speculation.masks import Windows, chain_masks
 
@@ -87,6 +89,11 @@ class CausalModel:
     def device(self) -> torch.device:
         """Where the model lives."""
         return cast("torch.device", self.model.device)
+
+    @cached_property
+    def entropies(self) -> tuple[float, ...]:
+        """How hesitant it is along a text, in nats, rising; read when first asked for."""
+        return entropies_of(self)
 
     # --- prompts ---------------------------------------------------------------------------------
 

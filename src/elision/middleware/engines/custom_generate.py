@@ -13,6 +13,7 @@ from torch import Tensor
 
 from elision.contract import Plan, Request
 from elision.errors import ConfigError
+from elision.middleware.engines.branches import Asides
 from elision.middleware.engines.cache import full_cache
 from elision.middleware.engines.forward_timer import ForwardTimer
 from elision.middleware.engines.ragged import can_be_ragged
@@ -23,7 +24,7 @@ from elision.middleware.speculation.controller import Controller, Ledger
 from elision.middleware.speculation.cost import CostCurve
 from elision.middleware.speculation.pools import Pools
 from elision.middleware.speculation.selftest import TreeCheck, check_trees
-from elision.middleware.speculation.walk import Walk, walk
+from elision.middleware.speculation.walk import Walk, Walking, needing_nothing, walk
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, GenerationConfig, PreTrainedModel
@@ -201,6 +202,7 @@ class _Row:
     tokens: list[int] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
+    asides: Asides = field(default_factory=dict)
 
     @property
     def root(self) -> int:
@@ -210,8 +212,10 @@ class _Row:
     def n_past(self) -> int:
         return self.n_prompt + len(self.tokens) - 1
 
-    def prepare(self) -> bool:
-        return True
+    def begin(self) -> Walking:
+        raise AssertionError("a row has chosen its first token when it enters a round")
+
+    def prepare(self) -> None: ...
 
     def propose(self, n: int) -> Draft:
         most = self.chooser.config.max_length
@@ -220,13 +224,13 @@ class _Row:
             return NOTHING
         return self.drafter.propose(self.tokens, n=n, depth=depth)
 
-    def walk(self, logits: Tensor, draft: Draft) -> Walk:
+    def walk(self, logits: Tensor, draft: Draft) -> Walking:
         def step(done: Walk) -> int | None:
             self.visit(logits[done.path[-1]])
             done.n_written += 1
             return None if self.is_over else self.root
 
-        return walk(draft, step, before=tuple(self.tokens))
+        return walk(draft, needing_nothing(step), before=tuple(self.tokens))
 
     def learn(self, logits: Tensor, draft: Draft, walk: Walk) -> None:
         # The model's own scores: what processors return has been truncated already.

@@ -8,12 +8,13 @@ session asks to go back. What may leave is taken from it at any time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from elision.contract import (
+    BranchKey,
     Context,
     Delta,
     Finish,
@@ -23,12 +24,14 @@ from elision.contract import (
     Refuse,
     Rewind,
     TokenLogprob,
+    TokenTrace,
     Verdict,
 )
 from elision.middleware.engines.draw import Draw
 from elision.middleware.engines.logprobs import report
 from elision.middleware.engines.past import Past, Stand, earliest
 from elision.middleware.engines.release import Release
+from elision.middleware.engines.tracing import Seen, Tracer
 from elision.middleware.interventions.base import Chain
 
 
@@ -48,6 +51,7 @@ class Reply:
         notes: Sums of what the sessions noted, over committed tokens.
         shaped: The scores of the last visit, before temperature, shape ``(vocab,)``; None where
             no session acted.
+        tracer: Tells what happened at each token, if the plan asks for it.
     """
 
     plan: Plan
@@ -62,6 +66,7 @@ class Reply:
     notes: Counter[str] = field(default_factory=Counter)
     past: Past = field(default_factory=Past)
     shaped: Tensor | None = None
+    tracer: Tracer | None = None
 
     @classmethod
     def begin(cls, plan: Plan, context: Context, draw: Draw, *, max_tokens: int) -> Reply:
@@ -69,21 +74,28 @@ class Reply:
         chain = Chain.begin(plan.recipes, context)
         release = Release(stop=plan.request.stop)
         reply = cls(plan, context, chain, draw, max_tokens, release)
+        reply.tracer = Tracer.of(plan.recipes) if plan.trace else None
         if any(isinstance(verdict, Refuse) for verdict in chain.verdicts):
             reply._refuse()
         return reply
 
-    def visit(self, row: Tensor) -> None:
-        """Choose the token that follows, and take it in; or end, or go back.
+    def here(self, row: Tensor, branch: Callable[[BranchKey], Tensor] | None = None) -> Here:
+        """Return the next position as the sessions see it.
 
         Args:
-            row: The model's scores for the next position, shape ``(vocab,)``, any float type.
+            row: The model's scores, shape ``(vocab,)``, any float type.
+            branch: Gives other scores.
         """
-        position = len(self.tokens)
-        here = Here(row.float(), position=position)
-        scores = self.chain.score(self.past.ban(here.raw, position), here)
+        return Here(row.float(), position=len(self.tokens), branch=branch)
+
+    def visit(self, here: Here) -> None:
+        """Choose the token that follows at *here*, and take it in; or end, or go back."""
+        position = here.position
+        row = self.past.ban(here.raw, position)
+        seen = None if self.tracer is None else self.tracer.watch(self.chain, row, here)
+        scores = self.chain.score(row, here) if seen is None else seen.reported
         self.shaped = None if scores is here.raw else scores
-        final = self.chain.choose_from(scores, here)
+        final = self.chain.choose_from(scores, here) if seen is None else seen.final
         token = self.draw.pick(final, position, self.past.n_rewinds)
         if token is None:
             self._turn_round(here.notes)
@@ -92,14 +104,20 @@ class Reply:
         else:
             stand = Stand(self.chain, self.pending, self.release.mark_here(), self.notes.copy())
             self.past.keep(position, stand)
-            self._commit(token, self._entry(scores, token), here.notes)
+            told = self._entry(scores, token), self._trace(seen, token)
+            self._commit(token, told, here.notes)
 
-    def _commit(self, token: int, entry: TokenLogprob | None, notes: Mapping[str, float]) -> None:
+    def _commit(
+        self,
+        token: int,
+        told: tuple[TokenLogprob | None, TokenTrace | None],
+        notes: Mapping[str, float],
+    ) -> None:
         self.notes.update(notes)
         self.tokens.append(token)
         self.chain = self.chain.advance(token).notice(notes, self.tokens)
         text, self.pending = self.context.lexicon.write(self.pending, token)
-        self.release.write(text, entry)
+        self.release.write(text, *told)
         if not self._enforce(self.chain.verdicts):
             return
         if self.release.stopped:
@@ -179,11 +197,23 @@ class Reply:
         nameable = self.chain.conceal(scores)
         return report(scores, nameable, token, n_top=n_top, lexicon=self.context.lexicon)
 
+    def _trace(self, seen: Seen | None, token: int) -> TokenTrace | None:
+        if seen is None or self.tracer is None:
+            return None
+        return self.tracer.entry(seen, token, self.context.lexicon)
+
     def take(self) -> Delta | None:
         """Return what may leave now; None if nothing may and the reply goes on."""
         held = self.chain.held if self.finish is None else 0
         text, entries = self.release.take(held)
+        traces = self.release.take_traces()
         self.past.forget_before(self.release.mark)
-        if not (text or entries or self.finish):
+        if not (text or entries or traces or self.finish):
             return None
-        return Delta(choice=self.context.choice, text=text, logprobs=entries, finish=self.finish)
+        return Delta(
+            choice=self.context.choice,
+            text=text,
+            logprobs=entries,
+            trace=traces,
+            finish=self.finish,
+        )

@@ -9,16 +9,18 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from elision.contract import Capability, Context, Delta, Plan, Usage
 from elision.errors import BusyError
+from elision.middleware.engines.branches import read_on
 from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel, Prompt
 from elision.middleware.engines.decoding import Reply
 from elision.middleware.engines.draw import draw_for
+from elision.middleware.engines.reading import PromptReader
 from elision.middleware.engines.sequence import Sequence
 from elision.middleware.engines.station import Station
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 CAPABILITIES = Capability.LOGITS | Capability.TOP_LOGPROBS | Capability.LOGIT_BIAS
 CAPABILITIES |= Capability.TOKEN_IDS | Capability.CONTINUE | Capability.REWIND
-CAPABILITIES |= Capability.HIDDEN
+CAPABILITIES |= Capability.HIDDEN | Capability.BRANCH
 
 PATIENCE_S: Final = 0.005
 """How long one request that waits for its gate may keep the others waiting, per turn."""
@@ -37,8 +39,23 @@ Item: TypeAlias = Delta | Exception | None
 """What a job delivers: pieces, at most one failure, and None when it is over."""
 
 
-def context_for(plan: Plan, prompt: Prompt, model: CausalModel, *, choice: int = 0) -> Context:
-    """Return what the sessions of *plan* are opened with; *prompt* is what they are told it was."""
+def context_for(
+    plan: Plan,
+    prompt: Prompt,
+    model: CausalModel,
+    *,
+    choice: int = 0,
+    assistants: Iterable[str] | None = None,
+) -> Context:
+    """Return what the sessions of *plan* are opened with.
+
+    Args:
+        plan: What to write.
+        prompt: What they are told the prompt was.
+        model: What writes it.
+        choice: Index of the choice.
+        assistants: Other models there are; None where no branch can be run at all.
+    """
     return Context(
         lexicon=model.lexicon,
         vocab_size=model.vocab_size,
@@ -49,7 +66,10 @@ def context_for(plan: Plan, prompt: Prompt, model: CausalModel, *, choice: int =
         tenant=plan.tenant,
         epoch=plan.epoch,
         choice=choice,
-        capabilities=CAPABILITIES,
+        seed=plan.request.sampling.seed,
+        capabilities=CAPABILITIES & ~Capability.BRANCH if assistants is None else CAPABILITIES,
+        assistants=frozenset(assistants or ()),
+        reader=PromptReader(model, plan.request),
     )
 
 
@@ -74,6 +94,7 @@ class Job:
     _cache: DynamicCache | None = None
     _read: int = 0
     _n_cached: int = 0
+    _opened: list[Sequence] = field(default_factory=list)
     _generation: int = 0
     _row: Tensor | None = None
     _completion_tokens: int = 0
@@ -90,17 +111,18 @@ class Job:
     def over(self) -> bool:
         """Whether nothing is left to do."""
         return self.cancelled or (
-            self._cache is None and self._prompt is not None and not self.live
+            self._cache is None and self._prompt is not None and not (self.live or self._opened)
         )
 
     @property
     def cached_tokens(self) -> int:
         """Tokens whose keys and values it holds."""
-        caches = [s.cache for s in self.live] + ([self._cache] if self._cache else [])
+        caches = [s.cache for s in (*self.live, *self._opened)]
+        caches += [self._cache] if self._cache else []
         return sum(int(cache.get_seq_length()) for cache in caches)
 
     def step(self, station: Station) -> None:
-        """Do what is its own: a chunk of the prompt, the wait for the gate, or the deadline.
+        """Do what is its own: a chunk of a prompt, the wait for the gate, or the deadline.
 
         Raises:
             BusyError: If the deadline passed before the first token.
@@ -117,6 +139,8 @@ class Job:
             self._wait(station, self._prompt, self._cache, self._row)
         elif self._cache is not None:
             self._prefill(station, self._prompt, self._cache)
+        elif self._opened:
+            self._read_contexts(station)
         elif late:
             for sequence in self.live:
                 sequence.cut()
@@ -143,28 +167,33 @@ class Job:
         """Open the choices once nothing is pending; until then let the others have their turn."""
         _, late = wait(self.plan.pending, timeout=PATIENCE_S)
         if not late:
-            self._begin(station, prompt, cache, row)
+            self._open_all(station, prompt, cache, row)
 
-    def _begin(self, station: Station, prompt: Prompt, cache: DynamicCache, row: Tensor) -> None:
+    def _open_all(self, station: Station, prompt: Prompt, cache: DynamicCache, row: Tensor) -> None:
         seed = self.plan.request.sampling.seed
         seed = secrets.randbits(63) if seed is None else seed
         for choice in range(self.n_choices):
             last = choice == self.n_choices - 1
             own = cache if last else station.model.copy_cache(cache)
-            reply = self._open(station.model, prompt, choice, seed)
+            reply = self._open(station, prompt, choice, seed)
             sequence = Sequence(reply, own, prompt.ids, row, self.deliver, station.model.cut_cache)
-            self.live.append(sequence)
-            station.equip(sequence)
+            self._opened.append(sequence)
             if not sequence.is_over:
-                sequence.begin()
+                station.equip(sequence)
             else:
                 sequence.hand_over()
         self._cache = self._row = None
-        self.settle(station)
+        self._read_contexts(station)
 
-    def _open(self, model: CausalModel, prompt: Prompt, choice: int, seed: int) -> Reply:
-        plan, request = self.plan, self.plan.request
-        context = context_for(plan, prompt, model, choice=choice)
+    def _read_contexts(self, station: Station) -> None:
+        """Read a chunk of what else the choices follow; once all is read they are live."""
+        if read_on(sequence.asides for sequence in self._opened):
+            self.live, self._opened = self._opened, []
+            self.settle(station)
+
+    def _open(self, station: Station, prompt: Prompt, choice: int, seed: int) -> Reply:
+        plan, request, model = self.plan, self.plan.request, station.model
+        context = context_for(plan, prompt, model, choice=choice, assistants=station.assistants)
         if request.echo:
             self.deliver(Delta(choice=choice, text=prompt.before))
         draw = draw_for(request.sampling, choice=choice, seed=seed, device=model.device)

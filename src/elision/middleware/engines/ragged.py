@@ -31,16 +31,19 @@ class Segment:
     """One sequence's share of a forward.
 
     Attributes:
-        tokens: The root and what is proposed below it: one more than *draft* has.
+        tokens: The root and what is proposed below it: one more than *draft* has, less *first*.
         draft: How they hang together.
-        cache: Keys and values of what lies before the root; every layer has them all.
-        n_past: How many those are.
+        cache: Keys and values of what lies before the root, and of the nodes before *first*; every
+            layer has them all.
+        n_past: How many tokens lie before the root.
+        first: The first node to score; those before it are in the cache already.
     """
 
     tokens: tuple[int, ...]
     draft: Draft
     cache: DynamicCache
     n_past: int
+    first: int = 0
 
 
 def score_trees(model: PreTrainedModel, segments: Sequence[Segment]) -> list[Tensor]:
@@ -76,7 +79,7 @@ def _undone(segments: Iterable[Segment]) -> Iterator[None]:
     with ExitStack() as stack:
         for segment in segments:
             if can_compact(segment.cache):
-                stack.enter_context(tree_slots(segment.cache, segment.n_past))
+                stack.enter_context(tree_slots(segment.cache, segment.n_past + segment.first))
         yield
 
 
@@ -89,7 +92,9 @@ def _score_alone(model: Any, segment: Segment) -> Tensor:
     if segment.draft.tokens:  # a root alone is what the model expects of itself
         config = model.config.get_text_config()
         tree["attention_mask"] = _masks(model, Windows.of(config), config, segment)
-        tree["position_ids"] = tree_positions(segment.n_past, segment.draft, model.device)
+        tree["position_ids"] = tree_positions(
+            segment.n_past, segment.draft, model.device, first=segment.first
+        )
     out = model(input_ids=ids, past_key_values=segment.cache, use_cache=True, **tree)
     return cast("Tensor", out.logits[0])
 
@@ -102,6 +107,7 @@ def _masks(model: Any, windows: Windows, config: Any, segment: Segment) -> Masks
         device=model.device,
         n_past=segment.n_past,
         draft=segment.draft,
+        first=segment.first,
     )
 
 
@@ -112,7 +118,7 @@ def _score_together(model: Any, segments: Sequence[Segment], *, independent: boo
     config = model.config.get_text_config()
     rows = Rows(config, list(_parts(model, config, segments)), independent=independent)
     tokens = [token for s in segments for token in s.tokens]
-    positions = [s.n_past + depth for s in segments for depth in s.draft.depths]
+    positions = [s.n_past + depth for s in segments for depth in s.draft.depths[s.first :]]
     with attending(config, rows.attend):
         out = model(
             input_ids=torch.tensor([tokens], device=model.device),
@@ -128,7 +134,7 @@ def _parts(model: Any, config: Any, segments: Sequence[Segment]) -> Iterator[Par
     for segment in segments:
         sees_all = not segment.draft.tokens and not windows.binds(segment.n_past + 1)
         masks = None if sees_all else _masks(model, windows, config, segment)
-        yield Part(segment.cache, start, len(segment.tokens), masks, segment.draft)
+        yield Part(segment.cache, start, len(segment.tokens), masks, segment.draft, segment.n_past)
         start += len(segment.tokens)
 
 

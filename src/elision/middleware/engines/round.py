@@ -1,7 +1,8 @@
 """A round: one forward for every choice that is being decoded.
 
 Each choice proposes a tree; the controller decides how much of each is worth scoring; one forward
-scores all of them; each choice walks its own rows.
+scores all of them, and the same nodes in the other contexts that a recipe reads at every position;
+each choice walks its own rows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from elision.middleware.engines.attention import MAX_ROWS, is_independent
+from elision.middleware.engines.branches import Asides, Host, ahead, score_elsewhere
 from elision.middleware.engines.ragged import Segment, score_trees
+from elision.middleware.engines.walking import Turn, run
 from elision.middleware.speculation.base import NOTHING
 from elision.middleware.speculation.controller import Ask, Controller
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from elision.middleware.speculation.base import Draft, Mode
     from elision.middleware.speculation.controller import Ledger
-    from elision.middleware.speculation.walk import Walk
+    from elision.middleware.speculation.walk import Walk, Walking
 
 
 class Decoded(Protocol):
@@ -34,12 +37,24 @@ class Decoded(Protocol):
         mode: Whether to draft.
         ledger: What drafting may cost.
         is_apart: Whether it must have every forward to itself.
+        asides: Other contexts that follow it.
     """
 
     cache: DynamicCache
     mode: Mode
     ledger: Ledger
     is_apart: bool
+    asides: Asides
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        ...
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The reply so far."""
+        ...
 
     @property
     def root(self) -> int:
@@ -51,15 +66,19 @@ class Decoded(Protocol):
         """Certain tokens before the root."""
         ...
 
-    def prepare(self) -> bool:
-        """Make ready for a forward; return whether to take part in one."""
+    def begin(self) -> Walking:
+        """Choose the first token."""
+        ...
+
+    def prepare(self) -> None:
+        """Make ready for a forward: forget what was taken back."""
         ...
 
     def propose(self, n: int) -> Draft:
         """Return a draft of at most *n* tokens."""
         ...
 
-    def walk(self, logits: Tensor, draft: Draft) -> Walk:
+    def walk(self, logits: Tensor, draft: Draft) -> Walking:
         """Choose tokens for as long as the draft has them."""
         ...
 
@@ -95,6 +114,7 @@ class Round:
         model: The model.
         controller: Gives what decides how much to draft; asked for when a choice wants to.
         takes_several: Says whether sequences may share a forward; asked when there are several.
+        home: What the model belongs to, where recipes may read branches.
     """
 
     def __init__(
@@ -103,10 +123,12 @@ class Round:
         *,
         controller: Callable[[], Controller],
         takes_several: Callable[[], bool],
+        home: Host | None = None,
     ) -> None:
         self._model = model
         self._most = MAX_ROWS - 1 if is_independent(model) else 80  # as many keep their bits
         self._give = controller
+        self._home = home
         self._takes_several = takes_several
         self._controller: Controller | None = None
         self._resting: set[int] = set()
@@ -135,9 +157,15 @@ class Round:
     def step(self, sequences: Sequence[Decoded]) -> Failures:
         """Advance every one of *sequences* by a forward; return those that broke, and on what."""
         failures: Failures = []
-        for group in self._groups(sequences):
+        self._begin([s for s in sequences if not s.tokens and not s.is_over], failures)
+        for group in self._groups([s for s in sequences if s.tokens and not s.is_over]):
             self._advance(group, failures)
         return failures
+
+    def _begin(self, group: list[Decoded], failures: Failures) -> None:
+        """Choose first tokens: of replies that begin, and of those that went back so far."""
+        ready = [s for s in group if self._prepared(s, failures)]
+        self._run([Turn(s, NOTHING, s.begin()) for s in ready], ready, failures)
 
     def _groups(self, sequences: Sequence[Decoded]) -> Iterable[list[Decoded]]:
         """Yield what shares a forward."""
@@ -158,14 +186,14 @@ class Round:
         drafts = [ask.draft.first(n) for ask, n in zip(asks, sizes, strict=True)]
         drafts = drafts or [NOTHING] * len(ready)
         watch.lap("drafting")
-        rows = self._score(ready, drafts, failures)
-        watch.lap("forward")
+        rows = self._score(ready, drafts, failures, watch)
         if rows is None:
             return
-        turns = list(zip(ready, rows, drafts, strict=True))
-        walks = [self._walked(*turn, failures) for turn in turns]
+        taken = list(zip(ready, rows, drafts, strict=True))
+        turns = [Turn(s, draft, s.walk(logits, draft)) for s, logits, draft in taken]
+        walks = self._run(turns, ready, failures)
         watch.lap("walk")
-        for (sequence, logits, draft), walk in zip(turns, walks, strict=True):
+        for (sequence, logits, draft), walk in zip(taken, walks, strict=True):
             if walk is not None and (draft or self._learns(sequence)):
                 self._learn(sequence, logits, draft, walk, failures)
         watch.lap("drafting")
@@ -207,10 +235,11 @@ class Round:
 
     def _prepared(self, sequence: Decoded, failures: Failures) -> bool:
         try:
-            return sequence.prepare()
+            sequence.prepare()
         except Exception as exc:  # whatever broke, only this request ends of it
             failures.append((sequence, exc))
             return False
+        return True
 
     def _asks(self, ready: list[Decoded]) -> list[Ask]:
         """Have every choice propose; nothing where none of them drafts."""
@@ -230,7 +259,7 @@ class Round:
         )
 
     def _score(
-        self, ready: list[Decoded], drafts: list[Draft], failures: Failures
+        self, ready: list[Decoded], drafts: list[Draft], failures: Failures, watch: Watch
     ) -> list[Tensor] | None:
         """Return the rows of each choice; None if the forward broke, after trying one by one."""
         segments = [
@@ -238,7 +267,15 @@ class Round:
             for s, draft in zip(ready, drafts, strict=True)
         ]
         try:
-            return score_trees(self._model, segments)
+            found = ahead(ready, drafts)
+            along = [one for one in found if one[0].host is self._home]
+            rows = score_trees(self._model, [*segments, *(segment for _, segment in along)])
+            for (aside, _), row in zip(along, rows[len(ready) :], strict=True):
+                aside.rows = row
+            watch.lap("forward")
+            score_elsewhere(found, self._home)
+            watch.lap("elsewhere")
+            return rows[: len(ready)]
         except Exception as exc:  # one of them may be to blame: the others go on without it
             if len(ready) == 1:
                 failures.append((ready[0], exc))
@@ -247,11 +284,17 @@ class Round:
                     self._advance([sequence], failures)
             return None
 
-    def _walked(
-        self, sequence: Decoded, logits: Tensor, draft: Draft, failures: Failures
-    ) -> Walk | None:
-        try:
-            return sequence.walk(logits, draft)
-        except Exception as exc:  # a recipe that breaks ends its request alone
-            failures.append((sequence, exc))
-            return None
+    def _run(
+        self, turns: list[Turn], sequences: list[Decoded], failures: Failures
+    ) -> list[Walk | None]:
+        """Run the walks; return what each came to, None where it broke."""
+        walks: list[Walk | None] = []
+        for turn, sequence, done in zip(turns, sequences, run(turns, self._home), strict=True):
+            if isinstance(done, Exception):
+                failures.append((sequence, done))
+                walks.append(None)
+                continue
+            for aside in sequence.asides.values():
+                aside.settle(done, turn.draft)
+            walks.append(done)
+        return walks

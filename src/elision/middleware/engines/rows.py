@@ -44,6 +44,7 @@ class Part:
         n: How many they are.
         masks: As `tree_masks` makes them; None if every token sees everything.
         draft: How the tokens hang together.
+        n_past: Slots before the draft's root.
     """
 
     cache: DynamicCache
@@ -51,6 +52,7 @@ class Part:
     n: int
     masks: Masks | None
     draft: Draft
+    n_past: int
     _stacked: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     _seen: dict[tuple[str, int], Seen] = field(default_factory=dict)
 
@@ -67,11 +69,11 @@ class Part:
             self._stacked[kind, n_heads] = mask.repeat(1, 1, n_heads, 1)
         return self._stacked[kind, n_heads]
 
-    def seen(self, kind: str, n_heads: int, n_past: int) -> Seen:
+    def seen(self, kind: str, n_heads: int) -> Seen:
         """Return whom the tokens may look at in a layer of *kind* whose keys *n_heads* share."""
         if (kind, n_heads) not in self._seen:
             mask = self.mask(kind)
-            self._seen[kind, n_heads] = Seen.of(n_past, self.draft, mask, n_heads)
+            self._seen[kind, n_heads] = Seen.of(self.n_past, self.draft, mask, n_heads)
         return self._seen[kind, n_heads]
 
 
@@ -207,7 +209,7 @@ def _attend_alike(
 ) -> Tensor:
     """Attend so that no row depends on its neighbours."""
     keys = layer.keys
-    seen = part.seen(kind, query.shape[1] // keys.shape[1], keys.shape[2] - part.n)
+    seen = part.seen(kind, query.shape[1] // keys.shape[1])
     return attention.attend(query, keys, layer.values, seen, scaling)
 
 

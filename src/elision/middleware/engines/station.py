@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from elision.errors import CapabilityError
+from elision.contract import OtherModel, OtherPrompt
+from elision.errors import CapabilityError, ContextLengthError
+from elision.middleware.engines.branches import Aside
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.forward_timer import ForwardTimer
 from elision.middleware.engines.prefixes import PrefixCache
@@ -56,6 +58,7 @@ class Station:
         prefixes: Keys and values of earlier prompts, by tenant and profile.
         memo: Where what forwards cost is remembered from one start to the next; None: nowhere.
         cross_request: See `Pools`.
+        assistants: Other models that recipes may read, by name.
         pools: What was recycled, by tenant and profile.
     """
 
@@ -63,6 +66,7 @@ class Station:
     prefixes: PrefixCache = field(default_factory=PrefixCache)
     memo: CurveMemo | None = None
     cross_request: bool = True
+    assistants: Mapping[str, Station] = field(default_factory=dict)
     pools: Pools = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +105,7 @@ class Station:
             self.model.model,
             controller=lambda: Controller(self.curve, eps=LOSS),
             takes_several=lambda: self.takes_several,
+            home=self,
         )
 
     def recall(self, plan: Plan, ids: tuple[int, ...]) -> tuple[DynamicCache, int]:
@@ -116,6 +121,7 @@ class Station:
         """Give *sequence* a drafter, if its plan drafts and the model can score drafts."""
         plan = sequence.reply.plan
         sequence.is_apart = not plan.reuse
+        self._open_asides(sequence)
         if plan.speculation == "off" or not self.takes_trees:
             if plan.speculation == "force":
                 raise CapabilityError("speculation", engine=self.model.name, missing="TREE")
@@ -123,6 +129,32 @@ class Station:
         drafter = self.pools.open(plan, sequence.prompt, sequence.reply.context.eos)
         sequence.drafter, sequence.ledger = drafter, drafter.pool.ledger
         sequence.mode = plan.speculation
+
+    def _open_asides(self, sequence: Sequence) -> None:
+        """Give *sequence* the other contexts that its sessions may read."""
+        plan, branches = sequence.reply.plan, sequence.reply.chain.branches
+        sequence.contrasts = bool(branches)
+        for key, always in branches.items():
+            if isinstance(key, OtherPrompt):
+                cache, _ = self.recall(plan, key.ids)
+                sequence.asides[key] = Aside(self, key.ids, cache, always)
+            elif isinstance(key, OtherModel):
+                host = self.assistants[key.name]
+                cache, _ = host.recall(plan, sequence.prompt)
+                sequence.asides[key] = Aside(host, sequence.prompt, cache, always)
+        for aside in sequence.asides.values():
+            self._limit(sequence, aside)
+
+    def _limit(self, sequence: Sequence, aside: Aside) -> None:
+        """End *sequence* no later than *aside* can follow it."""
+        room = aside.host.model.n_context - len(aside.prompt)
+        if room < 1:
+            raise ContextLengthError(
+                f"The other prompt has {len(aside.prompt)} tokens, but "
+                f"{aside.host.model.name!r} takes {aside.host.model.n_context} in all; shorten it.",
+                param="elision.guidance",
+            )
+        sequence.reply.max_tokens = min(sequence.reply.max_tokens, room)
 
     def keep(self, sequence: Sequence, generation: int) -> None:
         """Keep the keys and values of a choice that has ended, for requests that begin alike.
