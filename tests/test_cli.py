@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from elision.cli import app, main
-from elision.errors import PermissionDeniedError, TargetError
+from elision.errors import ConfigError, PermissionDeniedError, TargetError
 
 run = CliRunner()
 
@@ -223,3 +223,81 @@ def test_a_conversation_goes_on_until_the_input_ends(smollm2_dir: Path) -> None:
     lines = "What is the capital of France?\n\n/new\nWhat is the capital of France?\n"
     done = run.invoke(app, asked, input=lines, env=env)
     assert done.output.count("The capital of France is Paris.") == 2
+
+
+@pytest.fixture(scope="module")
+def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a tiny model of random weights and a tokenizer of bytes."""
+    from elision.testing.models import tiny_model
+    from elision.testing.tokenizers import byte_tokenizer
+
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = byte_tokenizer()
+    tiny_model(vocab_size=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+TRACED = ("--profile", "focused", "--max-tokens", "8", "--seed", "1")
+TINY = {"ELISION_DTYPE": "float32", "ELISION_THREADS": "1"}
+
+
+def body_of(*arguments: str) -> dict[str, Any]:
+    """Return what a command writes to standard output; progress goes elsewhere."""
+    done = run.invoke(app, [*arguments, "--json"], env=TINY)
+    assert done.exit_code == 0, done.output
+    return dict(orjson.loads(done.stdout))
+
+
+def test_a_trace_has_a_line_for_every_token(tiny_dir: Path) -> None:
+    asked = ("trace", "hello", "--model", str(tiny_dir), *TRACED)
+    body = body_of(*asked)
+    assert len(body["trace"]) == 8
+    acted = [name for entry in body["trace"] for name in entry["acted"]]
+    assert acted.count("EntropyMinimisation") == body["report"]["notes"]["entropy_minimised"] > 0
+    assert body["report"]["profile"] == "focused"
+    shown = ok(*asked, env=TINY)
+    assert "H before → after" in shown
+    assert shown.count("Temperature") == 8
+    assert "8 tokens, ended by length; recipes acted at 8; KL 0." in shown
+    first = body["trace"][0]
+    assert f"{first['entropy_before']:.3f} → {first['entropy_after']:.3f}" in shown
+
+
+def test_a_trace_takes_the_rest_of_the_elision_object(tiny_dir: Path) -> None:
+    asked = ("trace", "hello", "--model", str(tiny_dir), *TRACED)
+    plain, forced = (
+        body_of(*asked, "--elision", given) for given in ("{}", '{"speculation": "force"}')
+    )
+    assert forced["text"] == plain["text"]
+    assert forced["report"]["speculation"]["steps"] <= 8
+    for given in ("nonsense", "[1]"):
+        refused = run.invoke(app, [*asked, "--elision", given], env=TINY)
+        assert isinstance(refused.exception, ConfigError)
+
+
+def test_what_a_token_writes_cannot_steer_the_terminal() -> None:
+    from rich.console import Console
+
+    from elision.cli.trace import summary_of, table_of
+    from elision.contract import Choice, TokenTrace
+
+    wild = TokenTrace(token="\x1b[2J[bold]\n", kl=2.0, prob_after=0.5, banned=0.0)
+    entries = (wild, TokenTrace(token="[redacted]"))
+    console = Console(width=200, color_system=None)
+    with console.capture() as captured:
+        console.print(table_of(entries))
+    said = captured.get()
+    assert "\x1b" not in said
+    assert r"'\x1b[2J[bold]\n'" in said
+    assert said.count("– → –") == 3  # a marker has no numbers
+    assert summary_of(Choice(trace=entries)).startswith("1 tokens, ended by stop")
+
+
+@pytest.mark.model
+def test_a_trace_of_the_default_model_says_what_chat_says(smollm2_dir: Path) -> None:
+    asked = ("trace", "What is the capital of France?", "--temperature", "0")
+    body = body_of(*asked, "--model", str(smollm2_dir))
+    assert body["text"] == "The capital of France is Paris."
+    assert "".join(entry["token"] for entry in body["trace"]) == body["text"]
+    assert body["trace"][5]["token"] == " Paris"
