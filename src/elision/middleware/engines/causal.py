@@ -85,6 +85,21 @@ class CausalModel:
             raise ConfigError(f"{folder} is not a causal language model: {exc}") from exc
         return cls(model.to(device), tokenizer, name=name)
 
+    def beside(self, model: CausalModel) -> CausalModel:
+        """Return this model, as an assistant of *model*.
+
+        Raises:
+            ConfigError: If their tokens differ: rows of scores could not be mixed.
+        """
+        own, other = self.tokenizer.get_vocab(), model.tokenizer.get_vocab()
+        if self.vocab_size != model.vocab_size or own != other:
+            raise ConfigError(
+                f"{self.name!r} cannot assist {model.name!r}: it has {self.vocab_size} tokens, the "
+                f"other {model.vocab_size}, and {len(own.items() ^ other.items())} entries of the "
+                "tokenizers differ; an assistant needs the same tokenizer and as many scores"
+            )
+        return self
+
     @property
     def device(self) -> torch.device:
         """Where the model lives."""

@@ -32,11 +32,15 @@ class LocalEngine:
         model: The model; the engine's thread alone may touch it from now on.
         memo: See `Station`.
         cross_request: See `Pools`.
+        assistants: Other models that recipes may read beside this one, by name.
         prefix_bytes: Most memory for keys and values of earlier prompts; 0 keeps none.
         n_threads: Compute threads.
         max_streams: Choices decoded at a time; more wait.
         queue_limit: Requests that may wait; one more is refused.
         timeout_s: Deadline of requests that name none, in seconds.
+
+    Raises:
+        ConfigError: If an assistant has another vocabulary than the model.
     """
 
     capabilities: Capability = CAPABILITIES
@@ -47,6 +51,7 @@ class LocalEngine:
         *,
         memo: CurveMemo | None = None,
         cross_request: bool = True,
+        assistants: Mapping[str, CausalModel] | None = None,
         prefix_bytes: int = PREFIX_BYTES,
         n_threads: int = 1,
         max_streams: int = 8,
@@ -61,6 +66,10 @@ class LocalEngine:
             prefixes=PrefixCache(prefix_bytes),
             memo=memo,
             cross_request=cross_request,
+            assistants={
+                name: Station(assistant.beside(model), prefixes=PrefixCache(0))
+                for name, assistant in (assistants or {}).items()
+            },
         )
         self._worker = Worker(
             self._station,
