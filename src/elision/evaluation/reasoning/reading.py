@@ -69,10 +69,16 @@ def _read(model: CausalModel, prompt: Sequence[int], answer: Sequence[int]) -> t
             f"{model.n_context}.",
             param="prompt",
         )
-    cache, rows, n_wanted = model.new_cache(), list[Tensor](), len(answer)
+    with torch.inference_mode():
+        return _scored(model, fed, len(answer))
+
+
+def _scored(model: CausalModel, fed: Sequence[int], n_wanted: int) -> tuple[Tensor, Any]:
+    """Return the scores behind the last *n_wanted* of *fed*, and the cache that holds all."""
+    cache, rows, first = model.new_cache(), list[Tensor](), len(fed) - n_wanted
     for start in range(0, len(fed), PREFILL_CHUNK):
         chunk = fed[start : start + PREFILL_CHUNK]
-        n_last = min(len(chunk), start + len(chunk) - (len(fed) - n_wanted))
+        n_last = min(len(chunk), start + len(chunk) - first)
         ids = torch.tensor([chunk], device=model.device)
         out: Any = model.model(
             input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=max(1, n_last)
@@ -143,10 +149,10 @@ class Reading:
                 raise CapabilityError("branch", engine="a reading", missing="a second model")
 
     def _suffixed(self, key: Suffix, position: int) -> Tensor:
-        known = self._behind.get((key, position))
-        if known is None:
-            model = self._model
-            prefix = (*self.prompt_ids, *self.answer_ids[:position])
-            cache = model.cut_cache(model.copy_cache(self._cache), prefix)
-            known = self._behind[key, position] = model.score(key.ids, cache).float()
-        return known
+        at = key, position
+        if at not in self._behind:
+            model, prefix = self._model, (*self.prompt_ids, *self.answer_ids[:position])
+            with torch.inference_mode():
+                cache = model.cut_cache(model.copy_cache(self._cache), prefix)
+                self._behind[at] = model.score(key.ids, cache).float()
+        return self._behind[at]

@@ -108,7 +108,7 @@ def run(
             if engine is None:
                 asyncio.run(model.aclose())
     summary = Summary(
-        suite=suite, methods=picked, outcomes=outcomes,
+        suite=suite, methods=picked, outcomes={m.name: outcomes[m.name] for m in picked},
         conditions=_conditions(suite, model, options, len(chosen)),
     )  # fmt: skip
     if out is not None:

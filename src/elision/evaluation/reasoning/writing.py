@@ -103,17 +103,19 @@ def _request(problem: Problem, sampling: Sampling, max_tokens: int) -> Request:
 
 
 def is_right(problem: Problem, text: str) -> bool:
-    """Return whether *text* is the answer: all of it, of a raw problem, else its last number."""
+    """Return whether *text* has the answer: as its last number; of a raw problem, to begin with."""
     if problem.raw:
-        return text.strip() == problem.answer
+        wanted = problem.answer.split()
+        return text.split()[: len(wanted)] == wanted
     number = last_number(text)
     return number is not None and abs(number - float(problem.answer)) < 1e-6
 
 
 def is_valid(problem: Problem, text: str) -> bool:
-    """Return whether *text* has an answer's form: as many words as it has, or any number."""
+    """Return whether *text* has an answer's form: as many numbers to begin with, or one at all."""
     if problem.raw:
-        return len(text.split()) == len(problem.answer.split())
+        first = text.split()[: len(problem.answer.split())]
+        return len(first) == len(problem.answer.split()) and all(map(str.isdigit, first))
     return last_number(text) is not None
 
 
