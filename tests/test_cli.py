@@ -283,11 +283,14 @@ def test_what_a_token_writes_cannot_steer_the_terminal() -> None:
     from elision.contract import Choice, TokenTrace
 
     wild = TokenTrace(token="\x1b[2J[bold]\n", kl=2.0, prob_after=0.5, banned=0.0)
+    read = TokenTrace(token="b", branches=("suffix", "prompt"))
     entries = (wild, TokenTrace(token="[redacted]"))
     console = Console(width=200, color_system=None)
     with console.capture() as captured:
         console.print(table_of(entries))
-    said = captured.get()
+        console.print(table_of((read,)))
+    said, _, other = captured.get().partition("branches")
+    assert "suffix, prompt" in other
     assert "\x1b" not in said
     assert r"'\x1b[2J[bold]\n'" in said
     assert said.count("– → –") == 3  # a marker has no numbers

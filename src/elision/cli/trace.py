@@ -79,9 +79,11 @@ def table_of(entries: tuple[TokenTrace, ...]) -> Table:
     for name in ("H before → after", "p before → after", "KL", "banned"):
         table.add_column(name, justify="right")
     table.add_column("acted")
-    table.add_column("branches")
+    if any(entry.branches for entry in entries):
+        table.add_column("branches")
     for entry in entries:
-        table.add_row(*map(Text, _cells(entry)), style=_shade(entry.kl))
+        cells = _cells(entry)[: len(table.columns)]
+        table.add_row(*map(Text, cells), style=_shade(entry.kl))
     return table
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from elision.contract import (
     Choice,
     Completion,
     Context,
+    Delta,
     Here,
     OtherModel,
     OtherPrompt,
@@ -38,10 +40,12 @@ from elision.errors import CapabilityError, RequestError
 from elision.guards.register.register import Register
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.lexicon import TokenizerLexicon
+from elision.middleware.buffering import hold_all
 from elision.middleware.engines.local import LocalEngine
 from elision.middleware.engines.tracing import Tracer, divergence, entropy, kinds_of
 from elision.middleware.interventions import INTERVENTIONS, EntropyMinimisation, LogitBias
 from elision.middleware.interventions.base import Chain
+from elision.middleware.interventions.mti import MinimalIntervention
 from elision.middleware.pipeline import Pipeline
 from elision.middleware.profiles import PROFILES
 from elision.middleware.rendering import ChatChunks, Head, chat_completion
@@ -316,6 +320,22 @@ async def test_who_acted_how_often_is_what_the_report_says(engine: LocalEngine) 
     assert acted.count("Temperature") == len(done.choices[0].trace) == 40
 
 
+@pytest.mark.parametrize("speculation", ["off", "force"])
+async def test_the_branches_are_told_where_guidance_read_them(
+    engine: LocalEngine, speculation: Any
+) -> None:
+    guided = MinimalIntervention(tau=1.5, negative=(69, 82, 82))
+    wanted = replace(free(guided, sampling=SAMPLED), trace=True, speculation=speculation)
+    done = await run(engine, wanted)
+    trace, notes = done.choices[0].trace, done.report["notes"]
+    told = [entry for entry in trace if entry.branches]
+    assert len(told) == notes["mti_guided"] > 0
+    assert len(trace) == notes["mti_gate_seen"] > len(told)
+    assert all(e.branches == ("suffix",) and "MinimalIntervention" in e.acted for e in told)
+    assert all(e.entropy_before > 1.5 for e in told)
+    assert all(e.entropy_before < 1.5001 for e in trace if not e.branches)
+
+
 # --- what is withheld ----------------------------------------------------------------------------
 
 
@@ -415,6 +435,21 @@ async def test_a_streamed_reply_tells_over_http_what_a_whole_one_tells(pipe: Pip
     markers = [entry for entry in streamed[0] if entry["token"] == "[redacted]"]
     assert [entry["kl"] for entry in markers] == [None]
     assert set(streamed[0][0]) == {figure.name for figure in fields(TokenTrace)}
+
+
+@pytest.mark.parametrize("verdicts", [(), (Redact(0, 2, "#"),)])
+async def test_the_last_check_lets_a_trace_go_with_its_text_or_not_at_all(
+    verdicts: tuple[Redact, ...],
+) -> None:
+    entry = TokenTrace(token="ab", kl=0.5)
+
+    async def deltas() -> AsyncGenerator[Delta, None]:
+        yield Delta(text="ab", trace=(entry,), finish="stop")
+
+    async with aclosing(hold_all(deltas(), lambda text: verdicts if "a" in text else ())) as held:
+        done = await collect(held)
+    want = ("#", ()) if verdicts else ("ab", (entry,))
+    assert (done.text, done.choices[0].trace) == want
 
 
 async def test_what_is_not_asked_for_is_not_in_the_body(pipe: Pipeline) -> None:
