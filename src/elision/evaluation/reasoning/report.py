@@ -114,7 +114,17 @@ class Summary:
         table = [[*head, *others], ["---"] * (len(head) + len(others)), *rows]
         lines = [f"| {' | '.join(row)} |" for row in table]
         listed = [f"- `{m.name}`: {m.summary}{self._tuning(m)}" for m in self.methods]
-        return "\n".join([f"# {self.suite}", "", told, "", *lines, "", *listed, ""])
+        return "\n".join([f"# {self.suite}", "", told, "", *lines, *self._rivals(), "", *listed, ""])
+
+    def _rivals(self) -> list[str]:
+        """Return what the methods gain on a tuned temperature, which costs nothing, as a table."""
+        rival = next((m.name for m in self.methods if m.tuned), None)
+        if rival is None:
+            return []
+        rows = [[name, *_told_paired(p)] for name, p in self.against(rival).items()]
+        head = ["method", f"against {rival}", "won/lost", "exact p", "verdict"]
+        table = [head, ["---"] * len(head), *rows]
+        return ["", *(f"| {' | '.join(row)} |" for row in table)]
 
     def _others(self) -> list[str]:
         names = dict.fromkeys(n for found in self.outcomes.values() for n in found.values)
