@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from elision.contract import Capability, Context, Delta, Plan, Usage
 from elision.errors import BusyError
 from elision.middleware.engines.branches import read_on
-from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel, Prompt
+from elision.middleware.engines.causal import CausalModel, Prompt
 from elision.middleware.engines.decoding import Reply
 from elision.middleware.engines.draw import draw_for
 from elision.middleware.engines.reading import PromptReader
@@ -156,9 +156,8 @@ class Job:
             self.deliver(self._summary(station.model, self._prompt))
 
     def _prefill(self, station: Station, prompt: Prompt, cache: DynamicCache) -> None:
-        chunk = prompt.ids[self._read : self._read + PREFILL_CHUNK]
-        row = station.model.score(chunk, cache)
-        self._read += len(chunk)
+        n_read, row = station.read(prompt.ids[self._read :], cache)
+        self._read += n_read
         if self._read == len(prompt.ids):
             self._row = row
             self._wait(station, prompt, cache, row)

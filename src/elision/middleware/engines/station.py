@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+import torch
+
 from elision.contract import OtherModel, OtherPrompt
 from elision.errors import CapabilityError, ContextLengthError
 from elision.middleware.engines.branches import Aside
+from elision.middleware.engines.cache import GrowingLayer
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.forward_timer import ForwardTimer
+from elision.middleware.engines.lanes import LEAST_TOKENS, Lanes, agrees, n_lanes, stretches
 from elision.middleware.engines.prefixes import PrefixCache
 from elision.middleware.engines.ragged import can_be_ragged
 from elision.middleware.engines.round import Round
@@ -23,6 +27,7 @@ from elision.middleware.speculation.selftest import is_tree_capable
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
     from transformers import DynamicCache
 
     from elision.contract import Plan
@@ -87,7 +92,7 @@ class Station:
     def warm(self) -> None:
         """Find out now what would otherwise be found out while the first request waits."""
         if self.takes_trees:
-            _ = self.curve, self.takes_several
+            _ = self.curve, self.takes_several, self.lanes
 
     @cached_property
     def takes_trees(self) -> bool:
@@ -98,6 +103,38 @@ class Station:
     def takes_several(self) -> bool:
         """Whether several sequences can share a forward and stay what they are alone."""
         return self.takes_trees and can_be_ragged(self.model.model)
+
+    @cached_property
+    def lanes(self) -> Lanes:
+        """What reads long prompts; one lane where several would not read as one does.
+
+        Asked on the engine's thread: each computes with as many threads as that.
+        """
+        n_threads = torch.get_num_threads()
+        on_cpu = self.model.device.type == "cpu"
+        lanes = Lanes(n_lanes(n_threads) if on_cpu else 1, n_threads)
+        if lanes.n > 1 and not (self.takes_several and agrees(self.model, lanes)):
+            lanes.close()
+            return Lanes(1, n_threads)
+        return lanes
+
+    def read(self, tokens: tuple[int, ...], cache: DynamicCache) -> tuple[int, Tensor]:
+        """Append the first of *tokens* to *cache*: as many as one turn allows.
+
+        Returns:
+            How many, and the scores behind them, shape ``(vocab,)``.
+        """
+        is_whole = all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+        is_short = len(tokens) < 2 * LEAST_TOKENS
+        parts = stretches(tokens, 1 if is_short or not is_whole else self.lanes.n)
+        if len(parts) == 1:
+            return len(parts[0]), self.model.score(parts[0], cache)
+        return sum(map(len, parts)), self.lanes.read(self.model, parts, cache)
+
+    def close(self) -> None:
+        """End what runs beside the engine's thread."""
+        if "lanes" in self.__dict__:
+            self.lanes.close()
 
     def round(self) -> Round:
         """Return what decodes choices with this model."""

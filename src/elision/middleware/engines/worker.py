@@ -111,6 +111,7 @@ class Worker(threading.Thread):
         for job in (*self._active, *self._waiting):
             self._fail(job, EngineError("the engine was closed"))
         self._active = []
+        self._station.close()
 
     def _admit(self) -> bool:
         """Wait for work and let jobs in while there is room; return False once closed."""
