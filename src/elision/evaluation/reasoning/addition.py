@@ -16,8 +16,13 @@ N_ITEMS: Final = 1_000
 N_SHOTS: Final = 3
 N_GIVEN: Final = 3
 N_STEPS: Final = 8
-STEPS: Final = (1, 2)
-"""What is added."""
+"""Steps that count. The examples are twice as long: a small model ends where they end, or before,
+and whether it can count to eight is not the question."""
+STEP: Final = 2
+"""What is added: adding 1 is reciting, adding 3 is beyond a model of 135M parameters."""
+MOST_TOKENS: Final = 4 * N_STEPS
+"""Room for the answer, whatever digits a tokenizer keeps together."""
+_HIGHEST: Final = 99
 _SEED: Final = 20_210
 
 
@@ -26,7 +31,7 @@ class ChainSum:
     """One chain.
 
     Attributes:
-        prompt: Solved examples, the same for every chain, and the chain's first terms.
+        prompt: Three examples of its own, and the chain's first terms.
         answer: The terms that follow, with blanks between.
     """
 
@@ -37,13 +42,14 @@ class ChainSum:
 def chains() -> Iterator[ChainSum]:
     """Yield the suite's chains, the same in every process."""
     draw = Random(_SEED)  # noqa: S311 -- test items, not secrets
-    examples = "".join(f"{asked} {answer}\n\n" for asked, answer in _lines(draw, N_SHOTS))
-    for asked, answer in _lines(draw, N_ITEMS):
-        yield ChainSum(examples + asked, answer)
+    for _ in range(N_ITEMS):
+        examples = [_line(draw, 2 * N_STEPS) for _ in range(N_SHOTS)]
+        asked, answer = _line(draw, N_STEPS)
+        told = "".join(f"{first} {rest}\n\n" for first, rest in examples)
+        yield ChainSum(told + asked, answer)
 
 
-def _lines(draw: Random, n: int) -> Iterator[tuple[str, str]]:
-    for _ in range(n):
-        step, start = draw.choice(STEPS), draw.randint(1, 60)
-        terms = [str(start + step * at) for at in range(N_GIVEN + N_STEPS)]
-        yield f"+{step}: {' '.join(terms[:N_GIVEN])}", " ".join(terms[N_GIVEN:])
+def _line(draw: Random, n_steps: int) -> tuple[str, str]:
+    start = draw.randint(1, _HIGHEST)
+    terms = [str(start + STEP * at) for at in range(N_GIVEN + n_steps)]
+    return f"+{STEP}: {' '.join(terms[:N_GIVEN])}", " ".join(terms[N_GIVEN:])

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import orjson
 
 from elision.errors import ConfigError
-from elision.evaluation.reasoning.addition import ChainSum, chains
+from elision.evaluation.reasoning.addition import MOST_TOKENS, ChainSum, chains
 from elision.evaluation.tofu.data import read_jsonl
 
 Suite: TypeAlias = Literal["lambada", "memo-trap", "piqa", "gsm8k", "svamp", "addition"]
@@ -62,12 +62,14 @@ class Problem:
         prompt: What is asked.
         answer: The number that the reply must come to; of a chain of sums, the whole chain.
         raw: Whether the prompt is continued as it stands, rather than put to a chat model.
+        most_tokens: What the reply has room for; None leaves it to the run.
     """
 
     index: int
     prompt: str = field(repr=False)
     answer: str = field(repr=False)
     raw: bool = False
+    most_tokens: int | None = None
 
 
 Item: TypeAlias = Choice | Problem
@@ -183,7 +185,9 @@ def _asked(index: int, question: str, answer: str) -> Problem:
 
 def _made_up(sums: Iterator[ChainSum]) -> Iterator[Problem]:
     for n, made in enumerate(sums):
-        yield Problem(index=n, prompt=made.prompt, answer=made.answer, raw=True)
+        yield Problem(
+            index=n, prompt=made.prompt, answer=made.answer, raw=True, most_tokens=MOST_TOKENS
+        )
 
 
 _READERS: Final[Mapping[Suite, Callable[[list[Path]], tuple[Item, ...]]]] = {

@@ -114,7 +114,9 @@ class Summary:
         table = [[*head, *others], ["---"] * (len(head) + len(others)), *rows]
         lines = [f"| {' | '.join(row)} |" for row in table]
         listed = [f"- `{m.name}`: {m.summary}{self._tuning(m)}" for m in self.methods]
-        return "\n".join([f"# {self.suite}", "", told, "", *lines, *self._rivals(), "", *listed, ""])
+        return "\n".join(
+            [f"# {self.suite}", "", told, "", *lines, *self._rivals(), "", *listed, ""]
+        )
 
     def _rivals(self) -> list[str]:
         """Return what the methods gain on a tuned temperature, which costs nothing, as a table."""

@@ -81,7 +81,8 @@ async def write(
 
 async def _ask(engine: Engine, task: Task, max_tokens: int) -> dict[str, Any]:
     sampling = Sampling(temperature=task.temperature, seed=task.seed)
-    request = _request(task.problem, sampling, max_tokens)
+    room = min(max_tokens, task.problem.most_tokens or max_tokens)
+    request = _request(task.problem, sampling, room)
     recipes = (*task.recipes, *sampling_recipes(sampling))
     whole = await collect(engine.stream(Plan(request=request, recipes=recipes, reuse=True)))
     return {
