@@ -451,14 +451,14 @@ class Engine(Protocol):
 class Suffix:
     """Other scores for a position: behind the same prefix and *ids*, which are then forgotten."""
 
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class OtherPrompt:
     """Other scores for a position: behind the prompt *ids* and the same reply."""
 
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
 from elision.contract import BranchKey, Capability, Context, Request
@@ -23,7 +23,8 @@ def made_up_branch(vocab_size: int, *, some_masked: bool = False) -> Callable[[B
     import torch
 
     def branch(key: BranchKey) -> Tensor:
-        digest = hashlib.blake2b(repr(key).encode(), digest_size=6).digest()
+        value = f"{type(key).__name__}{astuple(key)}"  # a repr would not tell two prompts apart
+        digest = hashlib.blake2b(value.encode(), digest_size=6).digest()
         draw = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
         row = torch.randn(vocab_size, generator=draw) * 3
         if some_masked:

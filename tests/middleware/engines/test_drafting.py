@@ -30,6 +30,18 @@ def causal(architecture: Architecture = "llama", **options: Any) -> CausalModel:
     return CausalModel(model, tokenizer, name="tiny")
 
 
+def assisted() -> LocalEngine:
+    """Return an engine that every registered intervention can be run on."""
+    tokenizer = byte_tokenizer()
+    names = ("amateur", "before", "after")
+    models = {
+        name: tiny_model(vocab_size=len(tokenizer), seed=seed, n_layers=1)
+        for seed, name in enumerate(names, 5)
+    }
+    assistants = {n: CausalModel(model, tokenizer, name=n) for n, model in models.items()}
+    return LocalEngine(causal(), assistants=assistants)
+
+
 def free(*recipes: Recipe, **fields: Any) -> Plan:
     """Return a plan without the mask that lets only letters through."""
     wanted = plan(max_tokens=fields.pop("max_tokens", 48), **fields)
@@ -56,7 +68,9 @@ def test_a_drafted_reply_is_the_plain_reply_on_every_tiny_model(architecture: Ar
 def test_a_drafted_reply_is_the_plain_reply_under_every_intervention(name: str) -> None:
     recipe = INTERVENTIONS[name]()
     check_drafted_equals_plain(
-        lambda: LocalEngine(causal()), free(recipe), free(recipe, sampling=SAMPLED, logprobs=1)
+        assisted,
+        free(recipe, max_tokens=20),
+        free(recipe, max_tokens=20, sampling=SAMPLED, logprobs=1),
     )
 
 

@@ -10,13 +10,21 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from elision.contract import Context, Here, Recipe, Stage, in_order
+from elision.contract import Context, Here, Recipe, Stage
 from elision.middleware.interventions import (
     INTERVENTIONS,
+    ContextAware,
+    ContextualContrast,
+    ContrastiveDecoding,
+    DeltaUnlearning,
     EntropyMinimisation,
     FrequencyPresence,
+    Guidance,
     LogitBias,
+    LogitDifference,
+    MinimalIntervention,
     MinP,
+    Reinforced,
     Repetition,
     TargetEntropy,
     Temperature,
@@ -24,8 +32,14 @@ from elision.middleware.interventions import (
     TopNSigma,
     TopP,
 )
-from elision.middleware.interventions.entropy import entropy
+from elision.middleware.interventions.entropy import (
+    AdaptiveTemperature,
+    SteppedTemperature,
+    entropy,
+)
+from elision.middleware.interventions.views import LastToken, Tokens
 from elision.testing import byte_lexicon
+from elision.testing.branches import made_up_branch, with_branches
 from elision.testing.laws import awkward_rows, check_adjust, check_neutral, check_sessions
 
 EVERY = [pytest.param(make(), id=name) for name, make in INTERVENTIONS.items()]
@@ -33,8 +47,19 @@ SHARPENS = [
     pytest.param(make(), id=name)
     for name, make in INTERVENTIONS.items()
     if make().stage in {Stage.ENTROPY, Stage.TEMPERATURE, Stage.TRUNCATION}
+    or isinstance(make(), EntropyMinimisation)
 ]
+OTHER = Tokens((4, 5))
 NEUTRAL: list[Recipe] = [
+    MinimalIntervention(scale=1),
+    MinimalIntervention(tau=float("inf")),
+    Guidance(scale=1),
+    ContextAware(scale=0, other=OTHER, plausibility=0.5),
+    ContextualContrast(scale=0, towards=OTHER, away=LastToken()),
+    ContrastiveDecoding(scale=0, assistant="amateur"),
+    LogitDifference(weight=0, assistant="amateur"),
+    DeltaUnlearning(weight=0, before="before", after="after"),
+    Reinforced(weight=0, assistant="after"),
     LogitBias(bias={}),
     LogitBias(bias={3: 0.0}),
     Repetition(penalty=1.0),
@@ -45,6 +70,8 @@ NEUTRAL: list[Recipe] = [
     TargetEntropy(nats=100),
     TargetEntropy(ratio=1),
     TargetEntropy(ratio=0.5, floor=100),
+    AdaptiveTemperature(threshold=100),
+    SteppedTemperature(threshold=100),
     Temperature(value=1),
     TopNSigma(n=0),
     TopK(k=0),
@@ -56,7 +83,8 @@ REPLY = (5, 17, 5, 200, 5)
 
 
 def context(vocab_size: int) -> Context:
-    return Context(lexicon=byte_lexicon(), vocab_size=vocab_size, prompt_ids=(1, 2, 2, 7))
+    plain = Context(lexicon=byte_lexicon(), vocab_size=vocab_size, prompt_ids=(1, 2, 2, 7))
+    return with_branches(plain)
 
 
 scores = st.one_of(st.just(-float("inf")), st.floats(-40, 40, width=32))
@@ -68,15 +96,19 @@ rows = st.lists(scores, min_size=8, max_size=48).filter(lambda r: max(r) > -floa
 def test_adjust_keeps_its_promises_on_rows_that_break_careless_arithmetic(
     recipe: Recipe, vocab_size: int
 ) -> None:
-    check_adjust(recipe, context(vocab_size), awkward_rows(vocab_size), tokens=REPLY)
+    branch = made_up_branch(vocab_size)
+    rows = awkward_rows(vocab_size)
+    check_adjust(recipe, context(vocab_size), rows, tokens=REPLY, branch=branch)
 
 
 @pytest.mark.parametrize("recipe", EVERY)
-@given(row=rows, reply=st.lists(st.integers(0, 7), max_size=4))
+@given(row=rows, reply=st.lists(st.integers(0, 7), max_size=4), some_masked=st.booleans())
 def test_adjust_keeps_its_promises_on_any_row(
-    recipe: Recipe, row: list[float], reply: list[int]
+    recipe: Recipe, row: list[float], reply: list[int], some_masked: bool
 ) -> None:
-    check_adjust(recipe, context(len(row)), [torch.tensor(row)], tokens=tuple(reply))
+    branch = made_up_branch(len(row), some_masked=some_masked)
+    z = torch.tensor(row)
+    check_adjust(recipe, context(len(row)), [z], tokens=tuple(reply), branch=branch)
 
 
 @pytest.mark.parametrize("recipe", NEUTRAL, ids=repr)
@@ -86,7 +118,8 @@ def test_neutral_settings_return_the_very_same_object(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("recipe", EVERY)
 def test_sessions_are_values(recipe: Recipe) -> None:
-    check_sessions(recipe, context(259), awkward_rows(259)[:3], tokens=REPLY)
+    rows = awkward_rows(259)[:3]
+    check_sessions(recipe, context(259), rows, tokens=REPLY, branch=made_up_branch(259))
 
 
 @pytest.mark.parametrize("recipe", SHARPENS)
@@ -119,7 +152,7 @@ def test_naming_the_tokens_otherwise_changes_nothing(
     session, z = recipe.begin(context(len(row))), torch.tensor(row) / 8
     # Sums in another order: only what stands on the very edge may fall to the other side.
     mean = (z.double() * z.double().softmax(-1)).sum()
-    assume(recipe.stage != Stage.ENTROPY or ((z - mean).abs() > 1e-3).all())
+    assume(recipe.stage not in {Stage.MIXER, Stage.ENTROPY} or ((z - mean).abs() > 1e-3).all())
     places = list(range(len(row)))
     order.shuffle(places)
     shuffled = z[places]
@@ -137,24 +170,10 @@ def test_recipes_can_be_compared_hashed_and_sent_to_another_process(recipe: Reci
 
 @pytest.mark.parametrize("recipe", EVERY)
 def test_half_precision_rows_are_served_too(recipe: Recipe) -> None:
-    check_adjust(recipe, context(259), [row.bfloat16() for row in awkward_rows(259)], tokens=REPLY)
-
-
-def test_recipes_act_in_the_order_of_the_composition() -> None:
-    recipes = in_order(make() for make in reversed(INTERVENTIONS.values()))
-    assert [type(recipe) for recipe in recipes] == [
-        LogitBias,
-        Repetition,
-        FrequencyPresence,
-        EntropyMinimisation,
-        TargetEntropy,
-        TargetEntropy,
-        Temperature,
-        TopNSigma,
-        TopK,
-        TopP,
-        MinP,
-    ]
+    made_up = made_up_branch(259)
+    rows = [row.bfloat16() for row in awkward_rows(259)]
+    branch = lambda key: made_up(key).bfloat16()  # noqa: E731
+    check_adjust(recipe, context(259), rows, tokens=REPLY, branch=branch)
 
 
 def test_listing_the_recipes_loads_no_torch() -> None:

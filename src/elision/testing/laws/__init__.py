@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from elision.testing.laws.channels import recorded_logs as recorded_logs
+from elision.testing.laws.composition import check_commute as check_commute
+from elision.testing.laws.composition import check_composition as check_composition
 from elision.testing.laws.drafts import (
     acheck_drafted_equals_plain as acheck_drafted_equals_plain,
 )

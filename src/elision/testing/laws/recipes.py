@@ -10,6 +10,7 @@ from elision.contract import BranchKey, Context, Here, Recipe, Session
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Adjust = Callable[[Tensor, Here], Tensor]
     Branch = Callable[[BranchKey], Tensor]
     _Seen = tuple[Session, tuple[object, ...]]
 
@@ -65,16 +66,28 @@ def check_adjust(
     for position in range(len(tokens) + 1):
         for index, row in enumerate(rows):
             where = f"{_name(recipe)}, position {position}, row {index}"
-            _check_row(session, row, Here(row, position=position, branch=branch), where)
+            here = Here(row, position=position, branch=branch)
+            check_row(session.adjust, row, here, where)
         if position < len(tokens):
             session = session.advance(tokens[position])
 
 
-def _check_row(session: Session, row: Tensor, here: Here, where: str) -> None:
+def check_row(adjust: Adjust, row: Tensor, here: Here, where: str) -> None:
+    """Check what *adjust* promises, on one row.
+
+    Args:
+        adjust: Of a session, or of a whole chain.
+        row: Scores, shape ``(vocab,)``.
+        here: The position that it is told of.
+        where: Names the recipe, the position and the row to whoever reads the error.
+
+    Raises:
+        AssertionError: With *where* and what was broken.
+    """
     import torch
 
     before, version = row.clone(), row._version
-    out = session.adjust(row, here)
+    out = adjust(row, here)
     assert row._version == version, f"{where}: adjust wrote into its input"
     assert torch.equal(row, before), f"{where}: adjust changed its input"
     assert out is row or out.data_ptr() != row.data_ptr(), f"{where}: adjust returned a view"
@@ -83,14 +96,16 @@ def _check_row(session: Session, row: Tensor, here: Here, where: str) -> None:
     assert not out.isnan().any(), f"{where}: adjust returned NaN"
     assert not out.isposinf().any(), f"{where}: adjust returned +inf"
     assert out[row.isneginf()].isneginf().all(), f"{where}: adjust revived a token at -inf"
-    again = session.adjust(row, Here(row, position=here.position, branch=here._branch))
+    again = adjust(row, Here(row, position=here.position, branch=here._branch))
     assert torch.equal(out, again), f"{where}: adjust says something else when asked again"
 
 
 def check_neutral(
     recipe: Recipe, context: Context, rows: Iterable[Tensor], *, tokens: Sequence[int] = ()
 ) -> None:
-    """Check that a recipe with neutral settings returns the very same object, and holds nothing.
+    """Check that a recipe with neutral settings returns the very same object.
+
+    And holds nothing back, judges nothing, reads no other scores.
 
     Args:
         recipe: A recipe whose settings say that nothing is to be done.
@@ -111,10 +126,19 @@ def check_neutral(
             assert session.adjust(row, Here(row, position=position)) is row, (
                 f"{where}: neutral settings returned another object"
             )
+            _check_reads_nothing(session, Here(row, position=position), where)
         assert session.held == 0, f"{_name(recipe)}: neutral settings hold text back"
         assert session.verdict == ALLOW, f"{_name(recipe)}: neutral settings judge"
         if position < len(tokens):
             session = session.advance(tokens[position])
+
+
+def _check_reads_nothing(session: Session, here: Here, where: str) -> None:
+    from elision.middleware.interventions.base import Contrasts
+
+    if isinstance(session, Contrasts):
+        assert not session.branches, f"{where}: neutral settings name a branch"
+        assert not session.needs(here), f"{where}: neutral settings ask for a branch"
 
 
 def check_sessions(
