@@ -252,6 +252,7 @@ def test_a_control_comes_with_what_it_copies_and_acts_as_often() -> None:
     (recipe,) = found[-1].recipes(choice, share=0.4)
     assert isinstance(recipe, MinimalIntervention)
     assert (recipe.gate, recipe.share) == ("random", 0.4)
+    assert found[-1].recipes(choice, share=0.0) == ()
     (untouched,) = found[1].recipes(choice, share=0.4)
     assert untouched == MinimalIntervention()
 

@@ -8,11 +8,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from elision.contract import Here, OtherModel, OtherPrompt, Plan, Recipe, Request, Suffix
+from elision.contract import (
+    Here,
+    OtherModel,
+    OtherPrompt,
+    Plan,
+    Recipe,
+    Request,
+    Sampling,
+    Suffix,
+    collect,
+)
 from elision.errors import CapabilityError, ContextLengthError
 from elision.evaluation.reasoning.reading import Reading, rows_of
 from elision.middleware.engines.causal import CausalModel, Prompt
 from elision.middleware.engines.job import context_for
+from elision.middleware.engines.local import LocalEngine
+from elision.middleware.interventions.bias import LogitBias
 from elision.middleware.interventions.entropy import EntropyMinimisation
 from elision.middleware.interventions.guidance import Guidance
 from elision.middleware.interventions.mti import MinimalIntervention
@@ -125,6 +137,42 @@ def test_a_walk_is_the_chain_over_rows_computed_one_by_one(
     assert found.greedy == greedy
     assert found.n_tokens == len(reading.answer_ids)
     assert 0 < found.entropy_nats < 5.6  # ln 259
+
+
+@pytest.mark.parametrize(
+    "mixer",
+    [
+        Guidance(scale=1.5),
+        MinimalIntervention(tau=3.0),
+        MinimalIntervention(share=0.5, gate="random"),
+        MinimalIntervention(tau=2.0, branch="last_token"),
+    ],
+    ids=["cfg", "mti", "random", "last token"],
+)
+async def test_what_the_engine_writes_greedily_is_what_a_reading_finds_greedy(
+    mixer: Recipe,
+) -> None:
+    """The rows that a reading shares between methods are those that the engine's branches have."""
+    model = load("llama")
+    engine = LocalEngine(model)
+    specials = LogitBias(bias=dict.fromkeys((256, 257, 258), -100.0))
+    sampling = Sampling(temperature=0, seed=5)
+    request = Request(
+        kind="text", prompt=PROMPT, sampling=sampling, max_tokens=24, logprobs=0
+    )  # fmt: skip
+    plan = Plan(request=request, recipes=(mixer, specials))
+    try:
+        written = (await collect(engine.stream(plan))).choices[0].logprobs
+    finally:
+        await engine.aclose()
+    reading = Reading(model, request, tuple(entry.data[0] for entry in written))
+    context = context_for(plan, Prompt(reading.prompt_ids, PROMPT), model, assistants=())
+    found = reading.walk(plan.recipes, context)
+    assert found.greedy
+    assert found.n_tokens == 24
+    assert found.logp == pytest.approx(sum(entry.logprob for entry in written), abs=1e-3)
+    assert any(name.endswith("_guided") for name in found.notes)
+    assert not reading.walk([specials], context).greedy  # the mixer did change the text
 
 
 def test_a_greedy_reply_is_recognised_as_one(model: CausalModel) -> None:

@@ -60,11 +60,14 @@ class Method:
 
         Args:
             item: What is asked.
-            share: Realised usage of `like`, in (0, 1]; a method that copies none ignores it.
+            share: Realised usage of `like`, in [0, 1]; where it never acted this acts nowhere. A
+                method that copies none ignores it.
         """
         found = self.build(item)
         if self.like is None or share is None:
             return found
+        if not share:
+            return tuple(r for r in found if not isinstance(r, MinimalIntervention))
         return tuple(
             replace(recipe, share=share) if isinstance(recipe, MinimalIntervention) else recipe
             for recipe in found

@@ -88,6 +88,11 @@ def _scored(model: CausalModel, fed: Sequence[int], n_wanted: int) -> tuple[Tens
     return torch.cat(rows), cache
 
 
+def _tokens(model: CausalModel, text: str) -> tuple[int, ...]:
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tuple(cast("list[int]", ids))
+
+
 class Reading:
     """A prompt and one given answer behind it, with every row that was asked for.
 
@@ -96,15 +101,14 @@ class Reading:
     Args:
         model: The model.
         request: Whose prompt it is.
-        answer: Text that follows the prompt as it stands.
+        answer: Text that follows the prompt as it stands, or its tokens.
     """
 
-    def __init__(self, model: CausalModel, request: Request, answer: str) -> None:
+    def __init__(self, model: CausalModel, request: Request, answer: str | tuple[int, ...]) -> None:
         self._model = model
         self._request = request
         self.prompt_ids = model.render(request).ids
-        ids = cast("list[int]", model.tokenizer(answer, add_special_tokens=False)["input_ids"])
-        self.answer_ids = tuple(ids)
+        self.answer_ids = answer if isinstance(answer, tuple) else _tokens(model, answer)
         self._rows, self._cache = _read(model, self.prompt_ids, self.answer_ids)
         self._others: dict[BranchKey, Tensor] = {}
         self._behind: dict[tuple[Suffix, int], Tensor] = {}

@@ -209,9 +209,8 @@ class _Work:
 
 
 def _share(method: Method, found: Mapping[str, Outcomes]) -> float | None:
-    """Return the usage that *method* copies, as far as it is known; None where it copies none."""
-    usage = None if method.like is None else found[method.like].usage
-    return min(1.0, usage) if usage else None
+    """Return the usage that *method* copies; None where it copies none."""
+    return None if method.like is None else found[method.like].usage or 0.0
 
 
 @contextmanager
