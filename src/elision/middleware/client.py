@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OWN = ("deterministic", "profile", "rng", "session", "speculation", "timeout_s", "trace")
-"""Options that are no field of OpenAI's body."""
-_CARRIED = ("deterministic", "rng", "session", "speculation", "trace")
-"""Those of them that travel in its ``elision`` object."""
+_CARRIED = ("deterministic", "guidance", "rng", "session", "speculation", "trace")
+"""Options of ours that travel in the ``elision`` object of OpenAI's body."""
+_OWN = (*_CARRIED, "profile", "timeout_s")
+"""All that are no field of that body."""
 
 
 class Client:
@@ -33,8 +33,8 @@ class Client:
 
     Every method has an async twin whose name begins with ``a``. Options are OpenAI's fields
     (``temperature``, ``max_tokens``, ``stop``, ``seed``, ``n``, ``logprobs`` ...) plus ``profile``,
-    ``deterministic``, ``rng``, ``session``, ``speculation``, ``timeout_s`` and ``trace``. Close it,
-    or use it in a ``with`` block, to free the model.
+    ``deterministic``, ``guidance``, ``rng``, ``session``, ``speculation``, ``timeout_s`` and
+    ``trace``. Close it, or use it in a ``with`` block, to free the model.
 
     Attributes:
         model: The model's alias.

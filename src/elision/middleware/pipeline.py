@@ -25,16 +25,17 @@ from elision.contract import (
     Request,
     in_order,
 )
-from elision.errors import CapabilityError, ElisionError, GuardError, NotFoundError
+from elision.errors import ElisionError, GuardError, NotFoundError
 from elision.guards.baselines.guardrail import with_guardrail
 from elision.guards.baselines.refusals import refusal_for
 from elision.guards.conversation.sessions import SessionStore
 from elision.middleware.buffering import hold_all, judge_of
 from elision.middleware.enforcement import Enforcement
 from elision.middleware.guarding import Guards
+from elision.middleware.guiding import guidance_for
 from elision.middleware.holding import held_back
 from elision.middleware.paper import PaperGuards
-from elision.middleware.planning import Defence
+from elision.middleware.planning import Defence, check_speaks_only
 from elision.middleware.profiles import PROFILES, FailMode, Profile, profile_named
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class Pipeline:
         """
         tenant = self.tenant if tenant is None else tenant
         engine, chosen = self._resolve(request, profile)
+        guidance = guidance_for(request, chosen, engine)
         request = chosen.fill(request)
         request = replace(request, timeout_s=request.timeout_s or self._timeout_s)
         rules = await self._rules(tenant, engine.name, key)
@@ -161,7 +163,8 @@ class Pipeline:
             defence = await Defence.of(
                 chosen, rules, request, engine.lexicon, on_failure=self._count_weakened
             )
-            defence = replace(defence, earlier=self._earlier(request, rules))
+            earlier = self._earlier(request, rules)
+            defence = replace(defence, earlier=earlier, guidance=guidance)
             deltas = await self._start(engine, request, defence, tenant)
             async with aclosing(self._remembered(deltas, request, rules)) as source:
                 async for delta in source:
@@ -225,15 +228,8 @@ class Pipeline:
                 recipes = recipes if paper is None else in_order((*recipes, paper))
             plan = replace(plan, recipes=recipes, pending=defence.pending, decoder=profile.decoder)
             deltas = engine.stream(plan)
-        elif profile.recipes() or profile.decoder == "beam":
-            raise CapabilityError(
-                f"profile {profile.name}", engine=engine.name, missing="LOGITS", param="model"
-            )
-        elif unmet := [k for k in ("deterministic", "speculation") if _asked(request, k)]:
-            raise CapabilityError(
-                f"elision.{unmet[0]}", engine=engine.name, missing="LOGITS", param="elision"
-            )
         else:
+            check_speaks_only(engine, profile, request)
             hold = partial(defence.hold, request)
             deltas = held_back(engine.stream(plan), request, hold, refusal=refusal)
         if not profile.buffered:
@@ -287,11 +283,6 @@ def _with_guardrail(request: Request, profile: Profile, rules: Enforcement) -> R
     if profile.guardrail is None:
         return request
     return with_guardrail(request, rules.targets, family=profile.guardrail)
-
-
-def _asked(request: Request, option: str) -> bool:
-    """Return whether *option* asks for what only an engine that decodes here can promise."""
-    return request.options.get(option) in {True, "force"}
 
 
 def _reported(delta: Delta, defence: Defence) -> Delta:

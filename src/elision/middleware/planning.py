@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from elision.contract import (
     Context,
+    Engine,
     Here,
     Lexicon,
     Recipe,
@@ -18,7 +19,7 @@ from elision.contract import (
     Stateless,
     in_order,
 )
-from elision.errors import GuardError
+from elision.errors import CapabilityError, GuardError
 from elision.guards.baselines.curate import CurateRefusal
 from elision.guards.conversation.accumulator import Turns
 from elision.guards.conversation.hold import AccumulatedHold
@@ -50,6 +51,7 @@ class Defence:
         assessment: What the gate says, in time; None likewise.
         is_weakened: Whether the gate failed and the request goes on with phrases alone.
         earlier: What the session's earlier replies come to; None without a session.
+        guidance: The recipes that guide it.
     """
 
     profile: Profile
@@ -58,6 +60,7 @@ class Defence:
     assessment: Future[Assessment] | None = None
     is_weakened: bool = False
     earlier: Turns | None = None
+    guidance: tuple[Recipe, ...] = ()
 
     @classmethod
     async def of(
@@ -105,7 +108,7 @@ class Defence:
 
         The first call per lexicon takes seconds with many phrases: not for the event loop.
         """
-        found = [*self.profile.recipes(), *sampling_recipes(request.sampling)]
+        found = [*self.profile.recipes(), *self.guidance, *sampling_recipes(request.sampling)]
         found += self.rules.guard.recipes(lexicon)
         found += self.rules.verbatim.recipes(lexicon)
         if self.profile.encoded:
@@ -179,6 +182,26 @@ class Defence:
             known = self.assessment.result()
             facts["gate"] = "failed" if known is UNKNOWN else known.level.name.lower()
         return facts
+
+
+def check_speaks_only(engine: Engine, profile: Profile, request: Request) -> None:
+    """Raise if *request* needs more than *engine* has, which speaks text and shows no scores.
+
+    Raises:
+        CapabilityError: If its profile, or an option of its own, does.
+    """
+    if profile.recipes() or profile.decoder == "beam":
+        method, param = f"profile {profile.name}", "model"
+    elif asked := [key for key in ("deterministic", "speculation", "trace") if _asks(request, key)]:
+        method, param = f"elision.{asked[0]}", "elision"
+    else:
+        return
+    raise CapabilityError(method, engine=engine.name, missing="LOGITS", param=param)
+
+
+def _asks(request: Request, option: str) -> bool:
+    """Return whether *option* asks for what only an engine that decodes here can promise."""
+    return request.options.get(option) in {True, "force"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ included. It adds to them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -42,6 +42,8 @@ class Profile:
             ``phrases`` goes on with phrases, passages and encodings alone, and says so.
         speculation: Whether tokens are drafted: where it pays, never, or at every step.
         reuse: See `Plan.reuse`.
+        guidance: What guides a request that names no other, in the form of its own ``guidance``;
+            see `elision.middleware.guidance.guidance_of`.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Profile:
     fail_mode: FailMode = "closed"
     speculation: Mode = "auto"
     reuse: bool = True
+    guidance: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def assesses(self) -> bool:
@@ -76,7 +79,7 @@ class Profile:
         Args:
             options: The caller's ``elision`` object. ``deterministic`` decodes as if alone on a
                 fresh engine: nothing is drafted, shared or reused. A profile that never drafts
-                or reuses never does.
+                or reuses never does. ``trace`` has it told what happened.
         """
         alone = bool(options.get("deterministic"))
         wanted = self.speculation if self.speculation == "off" else options.get("speculation")
@@ -84,6 +87,7 @@ class Profile:
             "profile": self.name,
             "speculation": "off" if alone else wanted or self.speculation,
             "reuse": self.reuse and not alone,
+            "trace": bool(options.get("trace")),
         }
 
     def recipes(self) -> tuple[Recipe, ...]:
@@ -111,6 +115,11 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 summary="Guarded, and hesitant positions sharpened by EM-INF at T = 0.1.",
                 temperature=0.1,
                 shaping="em-inf",
+            ),
+            Profile(
+                name="reasoning",
+                summary="Guarded, and MTI guides the positions at which the model hesitates most.",
+                guidance=MappingProxyType({"mti": {"share": 0.08}}),
             ),
             Profile(
                 name="buffered",

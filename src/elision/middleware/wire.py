@@ -20,6 +20,7 @@ from elision.middleware.fields import (
     reject,
     unsupported,
 )
+from elision.middleware.guidance import guidance_of
 from elision.middleware.prompts import TOKEN_ID_MAX, read_messages, read_prompts
 
 N_CHOICES = 16
@@ -252,13 +253,14 @@ def _options(fields: Fields) -> dict[str, Any]:
     if ours.take("rng") not in (None, "counter", "torch"):
         raise reject("elision.rng", "must be 'counter' or 'torch'")
     ours.flag("deterministic")
+    guidance_of(ours.take("guidance"))
     if ours.take("speculation") not in (None, "auto", "off", "force"):
         raise reject("elision.speculation", "must be 'auto', 'off' or 'force'")
     if ours.rest():
         raise reject(
             "elision",
-            "may hold deterministic, profile, report, rng, session, speculation, tenant, "
-            "timeout_s and trace, nothing else",
+            "may hold deterministic, guidance, profile, report, rng, session, speculation, "
+            "tenant, timeout_s and trace, nothing else",
         )
     return {key: item for key, item in value.items() if item is not None}
 

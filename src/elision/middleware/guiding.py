@@ -1,0 +1,82 @@
+"""The guidance of one request: its own and its profile's, on the engine that is to write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from elision.contract import Capability, Context, Recipe, Request, Session, Stage
+from elision.errors import CapabilityError, ConfigError, RequestError
+from elision.middleware.guidance import PATH, guidance_of
+
+if TYPE_CHECKING:
+    from elision.contract import Engine
+    from elision.middleware.profiles import Profile
+
+
+def guidance_for(request: Request, profile: Profile, engine: Engine) -> tuple[Recipe, ...]:
+    """Return the recipes by which *request* is guided: the profile's, or its own in their place.
+
+    Raises:
+        RequestError: As in `guidance_of`.
+        CapabilityError: If the engine, or the profile's decoder, has no scores to guide by.
+    """
+    own = request.options.get("guidance")
+    found = guidance_of(own, profile.guidance)
+    for method in found:
+        asked = method in (own or {})
+        told = f"{PATH}.{method}" if asked else f"{method} of the profile {profile.name}"
+        _check_engine(told, profile, engine, param=f"{PATH}.{method}" if asked else "model")
+    return tuple(AsAsked(recipe, method, engine.name) for method, recipe in found.items())
+
+
+@dataclass(frozen=True, slots=True)
+class AsAsked:
+    """A recipe of a request: what it finds wrong when it is opened is told as the request's fault.
+
+    Attributes:
+        inner: The recipe.
+        method: What the request calls it.
+        engine: Name of the engine.
+    """
+
+    inner: Recipe
+    method: str
+    engine: str
+
+    @property
+    def stage(self) -> Stage:
+        """The recipe's."""
+        return self.inner.stage
+
+    @property
+    def rank(self) -> int:
+        """The recipe's."""
+        return self.inner.rank
+
+    def begin(self, context: Context) -> Session:
+        """Open the recipe's session.
+
+        Raises:
+            CapabilityError: If this reply's decoding has no branches.
+            RequestError: If the request has no such other prompt, or the engine no such assistant.
+        """
+        param = f"{PATH}.{self.method}"
+        try:
+            return self.inner.begin(context)
+        except CapabilityError as exc:
+            missing = exc.missing
+            raise CapabilityError(param, engine=self.engine, missing=missing, param=param) from exc
+        except (RequestError, ConfigError) as exc:
+            raise RequestError(f"{param!r}: {exc}", param=param, code=exc.code) from exc
+
+
+def _check_engine(method: str, profile: Profile, engine: Engine, *, param: str) -> None:
+    for capability in (Capability.LOGITS, Capability.BRANCH):
+        if capability not in engine.capabilities:
+            raise CapabilityError(
+                method, engine=engine.name, missing=str(capability.name), param=param
+            )
+    if profile.decoder == "beam":
+        name = f"{engine.name} by beam search"
+        raise CapabilityError(method, engine=name, missing="BRANCH", param=param)
