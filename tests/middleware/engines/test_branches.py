@@ -105,6 +105,22 @@ async def test_a_reply_is_that_of_a_slow_recompute(
     assert [e.logprob for e in entries] == pytest.approx(logprobs, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+async def test_a_given_answer_is_scored_as_it_would_be_written(
+    architecture: Architecture, name: str
+) -> None:
+    wanted = free(*RECIPES[name], max_tokens=N_STEPS)
+    tokens, logprobs = slow_reply(architecture, wanted, N_STEPS)
+    engine = engine_for(architecture)
+    scored = replace(wanted, request=replace(wanted.request, answer=tuple(tokens)))
+    try:
+        done = await decode(engine, scored)
+    finally:
+        await engine.aclose()
+    assert [e.logprob for e in done.choices[0].logprobs] == pytest.approx(logprobs, abs=1e-4)
+
+
 async def test_a_window_that_has_moved_on_is_not_lost_to_a_suffix() -> None:
     wanted = free(*RECIPES["mti-always"], max_tokens=40, logprobs=0)
     model = {"context": 128}

@@ -50,8 +50,10 @@ def rich() -> Ledger:
     return Ledger(credit=1e6, opened=1.0)
 
 
-def ask(weights: Sequence[float], ledger: Ledger | None = None, mode: Mode = "auto") -> Ask:
-    return Ask(drafted(weights), ledger or rich(), mode, 300)
+def ask(
+    weights: Sequence[float], ledger: Ledger | None = None, mode: Mode = "auto", width: int = 1
+) -> Ask:
+    return Ask(drafted(weights), ledger or rich(), mode, 300, width)
 
 
 # the bound
@@ -70,12 +72,19 @@ def test_no_ledger_loses_more_than_its_share_and_two_steps_whatever_is_accepted(
     for _ in range(data.draw(st.integers(1, 15))):
         n_sequences = data.draw(st.integers(1, 5))
         asks = [
-            ask(data.draw(weight_lists), data.draw(st.sampled_from(ledgers)), data.draw(modes))
+            ask(
+                data.draw(weight_lists),
+                data.draw(st.sampled_from(ledgers)),
+                data.draw(modes),
+                data.draw(st.integers(1, 3)),
+            )
             for _ in range(n_sequences)
         ]
         sizes = controller.choose(asks)
         emitted = [data.draw(st.integers(1, 1 + size)) for size in sizes]
-        high = controller.curve.high(n_sequences + sum(sizes), 300, n_sequences)
+        n_roots = sum(ask.width for ask in asks)
+        n_rows = sum(ask.width * (1 + n) for ask, n in zip(asks, sizes, strict=True))
+        high = controller.curve.high(n_rows, 300, n_roots)
         controller.settle(asks, sizes, emitted, high * data.draw(st.floats(0.3, 1.0)))
         assert all(_bound_holds(ledger) for ledger in ledgers)
         assert all(ledger.credit >= -1e-12 for ledger in ledgers)

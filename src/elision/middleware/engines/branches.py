@@ -157,7 +157,7 @@ class Ask:
         for key in self.need.keys:
             aside = self.sequence.asides.get(key)
             rows = None if aside is None else aside.rows
-            if aside is not None and node is None and aside.first is not None:
+            if aside is not None and not self.sequence.tokens and aside.first is not None:
                 self.answers[key] = aside.first
             elif rows is not None and node is not None:
                 self.answers[key] = rows[node]
@@ -258,7 +258,7 @@ class _Scoring:
             chunk, unread = unread[:PREFILL_CHUNK], unread[PREFILL_CHUNK:]
             host.model.score(chunk, aside.cache)
             aside.read += chunk
-        return cls(Segment(unread, _chain(len(unread)), aside.cache, aside.n_past), aside, unread)
+        return cls(Segment(unread, chain_of(len(unread)), aside.cache, aside.n_past), aside, unread)
 
     def settle(self) -> None:
         """Leave the cache as it must be found: less the suffix, or with what has been read."""
@@ -275,12 +275,12 @@ def _suffix(ask: Ask, ids: tuple[int, ...], host: Host) -> Segment:
         cache = host.model.copy_cache(cache)
     n_held, n_scored = int(cache.get_seq_length()), len(draft) + 1
     if node is None or not draft:
-        return Segment(ids, _chain(len(ids)), cache, n_held)
+        return Segment(ids, chain_of(len(ids)), cache, n_held)
     parents = (*draft.parents, node, *range(n_scored, n_scored + len(ids) - 1))
     tree = Draft((*draft.tokens, *ids), parents)
     return Segment(ids, tree, cache, n_held - n_scored, first=n_scored)
 
 
-def _chain(n: int) -> Draft:
+def chain_of(n: int) -> Draft:
     """Return *n* tokens in a row, the first of which is the root."""
     return Draft((0,) * (n - 1), tuple(range(n - 1))) if n > 1 else NOTHING

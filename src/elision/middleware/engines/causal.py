@@ -210,15 +210,19 @@ class CausalModel:
         if len(tokens) == 1 and is_independent(self.model):
             root = Segment(tokens, NOTHING, cache, int(cache.get_seq_length()))
             return score_trees(self.model, [root])[0][0]
+        return self.rows(tokens, cache, 1)[-1]
+
+    def rows(self, tokens: tuple[int, ...], cache: DynamicCache, n: int) -> Tensor:
+        """Append *tokens* to *cache*; return the scores behind the last *n*, ``(n, vocab)``."""
         ids = torch.tensor([tokens], device=self.device)
         out: Any = self.model(
             input_ids=ids,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=n,
             **self._windows(cache, len(tokens)),
         )
-        return cast("Tensor", out.logits[0, -1])
+        return cast("Tensor", out.logits[0])
 
     def _windows(self, cache: DynamicCache, n_new: int) -> dict[str, Any]:
         """Return the masks that a full cache needs where the model's own layers would slide."""

@@ -213,7 +213,7 @@ class _Row:
         return self.n_prompt + len(self.tokens) - 1
 
     def begin(self) -> Walking:
-        raise AssertionError("a row has chosen its first token when it enters a round")
+        raise AssertionError("a row enters a round with its first token")
 
     def prepare(self) -> None: ...
 
@@ -287,11 +287,9 @@ def _output(rows: list[_Row], config: Any) -> Output:
     from transformers.generation.utils import GenerateDecoderOnlyOutput
 
     longest = max(row.ids.shape[1] for row in rows)
-    pad = config._pad_token_tensor
-    filler = 0 if pad is None else int(pad)
-    sequences = torch.cat(
-        [torch.nn.functional.pad(r.ids, (0, longest - r.ids.shape[1]), value=filler) for r in rows]
-    )
+    fill = 0 if config._pad_token_tensor is None else int(config._pad_token_tensor)
+    gaps = [(row.ids, (0, longest - row.ids.shape[1])) for row in rows]
+    sequences = torch.cat([torch.nn.functional.pad(ids, gap, value=fill) for ids, gap in gaps])
     if not config.return_dict_in_generate:
         return sequences
     return GenerateDecoderOnlyOutput(

@@ -251,12 +251,12 @@ class Round:
 
     def _ask(self, s: Decoded, n_sequences: int, n_context: int) -> Ask:
         payer = s.ledger if s.mode == "auto" else None
-        room = self.controller.room(n_sequences, n_context, payer) if s.mode != "off" else 0
-        if s.mode == "auto" and not room:
+        width = 1 + sum(aside.always and aside.host is self._home for aside in s.asides.values())
+        most = self.controller.room(n_sequences, n_context, payer, width) if s.mode != "off" else 0
+        if s.mode == "auto" and not most:
             self._resting.add(id(s))
-        return Ask(
-            draft=s.propose(min(room, self._most)), ledger=s.ledger, mode=s.mode, n_context=s.n_past
-        )
+        draft = s.propose(min(most, self._most))
+        return Ask(draft, s.ledger, s.mode, n_context=s.n_past, width=width)
 
     def _score(
         self, ready: list[Decoded], drafts: list[Draft], failures: Failures, watch: Watch

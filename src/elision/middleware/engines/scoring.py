@@ -7,30 +7,28 @@ writes, but for one thing: whatever the sessions say, the next token is the give
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 from math import inf, nan
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from elision.contract import (
     Context,
     Delta,
     Finish,
-    Here,
     Plan,
     Refuse,
-    Request,
     Rewind,
     TokenLogprob,
     Usage,
     Verdict,
 )
-from elision.errors import BusyError, ContextLengthError, RequestError
+from elision.errors import BusyError
+from elision.middleware.engines.branches import read_on
 from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel, Prompt
+from elision.middleware.engines.given import Beside, Given
 from elision.middleware.engines.job import PATIENCE_S, Job, context_for
 from elision.middleware.engines.logprobs import report
 from elision.middleware.engines.station import Station
@@ -38,64 +36,6 @@ from elision.middleware.interventions.base import Chain
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A text whose tokens are known.
-
-    Attributes:
-        ids: Prompt and answer, the end token included where it counts.
-        start: Index of the first token that the sessions read.
-        prompt_ids: What they are told was the prompt.
-        before: What they are told the answer continues.
-        text: What is echoed.
-        ends: Whether the last token ends the answer.
-    """
-
-    ids: tuple[int, ...]
-    start: int
-    prompt_ids: tuple[int, ...] = ()
-    before: str = ""
-    text: str = ""
-    ends: bool = False
-
-    @classmethod
-    def of(cls, request: Request, model: CausalModel) -> Given:
-        """Read *request*: its answer behind its prompt, or the prompt that it wants echoed.
-
-        An echoed prompt is scored from its first token on, so that the guard reads all of it as if
-        it were being written.
-
-        Raises:
-            RequestError: If the answer is empty or holds ids that do not exist.
-            ContextLengthError: If the model cannot read that much.
-        """
-        prompt = model.render(request)
-        if request.answer is None:
-            return cls(prompt.ids, 0, text=prompt.before)
-        answer = _answer_ids(request.answer, model)
-        ids = (*prompt.ids, *answer)
-        if len(ids) - 1 > model.n_context:
-            raise ContextLengthError(
-                f"Prompt and answer have {len(ids)} tokens, but {model.name!r} takes "
-                f"{model.n_context}; shorten one of them.",
-                param="answer",
-            )
-        return cls(ids, len(prompt.ids), prompt.ids, prompt.before, ends=answer[-1] in model.eos)
-
-
-def _answer_ids(answer: str | tuple[int, ...], model: CausalModel) -> tuple[int, ...]:
-    if isinstance(answer, str):
-        ids = cast("list[int]", model.tokenizer(answer, add_special_tokens=False)["input_ids"])
-        end = cast("int | None", model.tokenizer.eos_token_id)
-        return (*ids, *(() if end is None else (end,)))
-    if not answer or not all(0 <= token < model.vocab_size for token in answer):
-        raise RequestError(
-            f"The answer is empty or has ids outside the vocabulary of {model.vocab_size}.",
-            param="answer",
-        )
-    return answer
 
 
 @dataclass(slots=True)
@@ -106,6 +46,7 @@ class Walk:
         plan: Whose recipes act.
         context: What the sessions were opened with.
         chain: The open sessions.
+        beside: What else they may read.
         applicable: Whether the reply would have been a choice of tokens at all; not where a gate
             refuses before the first.
         entries: One per token read.
@@ -114,15 +55,17 @@ class Walk:
     plan: Plan
     context: Context
     chain: Chain
+    beside: Beside
     applicable: bool = True
     entries: list[TokenLogprob] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, plan: Plan, context: Context) -> Walk:
+    def begin(cls, plan: Plan, context: Context, station: Station) -> Walk:
         """Open the sessions."""
         chain = Chain.begin(plan.recipes, context)
         refused = any(isinstance(verdict, Refuse) for verdict in chain.verdicts)
-        return cls(plan, context, chain, applicable=not refused)
+        beside = Beside.of(plan, chain, context.prompt_ids, station)
+        return cls(plan, context, chain, beside, applicable=not refused)
 
     def read(self, token: int, row: Tensor | None, *, ends: bool = False) -> None:
         """Take in a token of the text.
@@ -152,7 +95,7 @@ class Walk:
         bare = TokenLogprob(data.decode("utf-8", "replace"), nan, data)
         if row is None:
             return bare
-        here = Here(row.float(), position=len(self.entries))
+        here = self.beside.here(row, self.chain, len(self.entries))
         plain = float(here.raw[token]) - here.logsumexp
         scores = self.chain.score(here.raw, here)
         if not self.applicable or scores.max() == -inf:
@@ -218,18 +161,20 @@ class ScoringJob(Job):
         if time.monotonic() > self.deadline:
             raise BusyError("the deadline passed before the text was scored; try again later")
         if self._walk is None:
-            self._begin_walk(station.model)
-        else:
+            self._begin_walk(station)
+        elif read_on([self._walk.beside.asides]):
             self._score(station.model, self._walk)
 
-    def _begin_walk(self, model: CausalModel) -> None:
+    def _begin_walk(self, station: Station) -> None:
         """Open the sessions once nothing is pending: a gate must have spoken before."""
         if wait(self.plan.pending, timeout=PATIENCE_S).not_done:
             return
+        model = station.model
         given = self._given = Given.of(self.plan.request, model)
         told = Prompt(given.prompt_ids, given.before)
-        self._walk = Walk.begin(self.plan, context_for(self.plan, told, model))
-        self._held = model.new_cache()
+        context = context_for(self.plan, told, model, assistants=station.assistants)
+        self._walk = Walk.begin(self.plan, context, station)
+        self._held = self._walk.beside.cache
         if given.start == 0:
             self._walk.read(given.ids[0], None)
 
@@ -238,12 +183,13 @@ class ScoringJob(Job):
         assert given is not None
         assert held is not None
         fed = given.ids[:-1]
-        chunk = fed[self._n_fed : self._n_fed + PREFILL_CHUNK]
+        chunk = fed[self._n_fed : self._n_fed + walk.beside.stride(PREFILL_CHUNK)]
         end = self._n_fed + len(chunk)
         first = max(self._n_fed, given.start - 1)
         if chunk:
-            rows = _rows(model, chunk, held, max(1, end - first))
+            rows = model.rows(chunk, held, max(1, end - first))
             for at in range(first, end):
+                walk.beside.stand(at - self._n_fed, len(chunk), given.ids[given.start : at + 1])
                 ends = at + 2 == len(given.ids) and given.ends
                 walk.read(given.ids[at + 1], rows[at - end], ends=ends)
         self._n_fed = end
@@ -262,15 +208,6 @@ class ScoringJob(Job):
             self.deliver(_summary(model, given, walk))
         else:
             self.plan = replace(self.plan, request=replace(request, echo=False))
-
-
-def _rows(model: CausalModel, tokens: Sequence[int], cache: DynamicCache, n_last: int) -> Tensor:
-    """Append *tokens* to *cache*; return the scores behind the *n_last*, ``(n_last, vocab)``."""
-    ids = torch.tensor([tokens], device=model.device)
-    out: Any = model.model(
-        input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=n_last
-    )
-    return cast("Tensor", out.logits[0])
 
 
 def _summary(model: CausalModel, given: Given, walk: Walk) -> Delta:

@@ -11,7 +11,7 @@ import torch
 
 from elision.contract import OtherModel, OtherPrompt
 from elision.errors import CapabilityError, ContextLengthError
-from elision.middleware.engines.branches import Aside
+from elision.middleware.engines.branches import Aside, Asides
 from elision.middleware.engines.cache import GrowingLayer
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.forward_timer import ForwardTimer
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from elision.contract import Plan
     from elision.middleware.engines.sequence import Sequence
+    from elision.middleware.interventions.base import Chain
 
 
 HASTE_S: Final = 0.1
@@ -158,7 +159,11 @@ class Station:
         """Give *sequence* a drafter, if its plan drafts and the model can score drafts."""
         plan = sequence.reply.plan
         sequence.is_apart = not plan.reuse
-        self._open_asides(sequence)
+        sequence.contrasts = bool(sequence.reply.chain.branches)
+        sequence.asides = self.asides(plan, sequence.reply.chain, sequence.prompt)
+        for aside in sequence.asides.values():
+            room = aside.host.model.n_context - len(aside.prompt)
+            sequence.reply.max_tokens = min(sequence.reply.max_tokens, room)
         if plan.speculation == "off" or not self.takes_trees:
             if plan.speculation == "force":
                 raise CapabilityError("speculation", engine=self.model.name, missing="TREE")
@@ -167,31 +172,28 @@ class Station:
         sequence.drafter, sequence.ledger = drafter, drafter.pool.ledger
         sequence.mode = plan.speculation
 
-    def _open_asides(self, sequence: Sequence) -> None:
-        """Give *sequence* the other contexts that its sessions may read."""
-        plan, branches = sequence.reply.plan, sequence.reply.chain.branches
-        sequence.contrasts = bool(branches)
-        for key, always in branches.items():
+    def asides(self, plan: Plan, chain: Chain, prompt: tuple[int, ...]) -> Asides:
+        """Return the other contexts that the sessions of *chain* may read; none has been read yet.
+
+        Raises:
+            ContextLengthError: If another prompt leaves no room for a reply.
+        """
+        found: Asides = {}
+        for key, always in chain.branches.items():
             if isinstance(key, OtherPrompt):
-                cache, _ = self.recall(plan, key.ids)
-                sequence.asides[key] = Aside(self, key.ids, cache, always)
+                found[key] = Aside(self, key.ids, self.recall(plan, key.ids)[0], always)
             elif isinstance(key, OtherModel):
                 host = self.assistants[key.name]
-                cache, _ = host.recall(plan, sequence.prompt)
-                sequence.asides[key] = Aside(host, sequence.prompt, cache, always)
-        for aside in sequence.asides.values():
-            self._limit(sequence, aside)
-
-    def _limit(self, sequence: Sequence, aside: Aside) -> None:
-        """End *sequence* no later than *aside* can follow it."""
-        room = aside.host.model.n_context - len(aside.prompt)
-        if room < 1:
-            raise ContextLengthError(
-                f"The other prompt has {len(aside.prompt)} tokens, but "
-                f"{aside.host.model.name!r} takes {aside.host.model.n_context} in all; shorten it.",
-                param="elision.guidance",
-            )
-        sequence.reply.max_tokens = min(sequence.reply.max_tokens, room)
+                found[key] = Aside(host, prompt, host.recall(plan, prompt)[0], always)
+        for aside in found.values():
+            if len(aside.prompt) >= aside.host.model.n_context:
+                raise ContextLengthError(
+                    f"The other prompt has {len(aside.prompt)} tokens, but "
+                    f"{aside.host.model.name!r} takes {aside.host.model.n_context} in all; "
+                    "shorten it.",
+                    param="elision.guidance",
+                )
+        return found
 
     def keep(self, sequence: Sequence, generation: int) -> None:
         """Keep the keys and values of a choice that has ended, for requests that begin alike.

@@ -52,12 +52,15 @@ class Ask:
         mode: *auto* drafts where it pays and can be paid for, *force* scores at least one node
             whenever there is one, at nobody's expense, *off* scores none.
         n_context: Tokens in its cache.
+        width: Rows that its root and each of its nodes takes: more than one where other contexts
+            are scored along.
     """
 
     draft: Draft
     ledger: Ledger
     mode: Mode
     n_context: int
+    width: int = 1
 
     @property
     def drafts(self) -> bool:

@@ -91,7 +91,9 @@ class Controller:
         self._tokens_per_step = 1.0
         self._tree_size = 0.0
 
-    def room(self, n_sequences: int, n_context: float, ledger: Ledger | None = None) -> int:
+    def room(
+        self, n_sequences: int, n_context: float, ledger: Ledger | None = None, width: int = 1
+    ) -> int:
         """Return how many nodes are worth proposing for one sequence; zero: do not draft.
 
         That is the size that would be best if every next node were right with chance `HOPE`, alone
@@ -102,9 +104,10 @@ class Controller:
             n_context: Cached tokens of a sequence, the mean of several.
             ledger: Who pays; opened if new. Where it cannot pay for a single node, drafting would
                 be wasted too. None where nobody pays: *force*.
+            width: Rows per root and node; see `Ask.width`.
         """
         n_most = self.curve.grid[-1] - 1
-        costs = self._round(n_sequences, n_context, n_most * n_sequences)
+        costs = self._round([width] * n_sequences, n_context, n_most * n_sequences)
         hope = np.power(HOPE, np.arange(1.0, n_most + 1))
         alone = int(costs.speed(hope).argmax()) + 1
         together = int(costs.speed(hope.repeat(n_sequences)).argmax()) // n_sequences + 1
@@ -129,7 +132,8 @@ class Controller:
         pool = [i for i in pool if asks[i].mode == "force" or asks[i].ledger.credit >= 0]
         if not pool:
             return [0] * len(asks)
-        costs = self._round(len(asks), _context(asks), sum(len(asks[i].draft) for i in pool))
+        n_most = sum(len(asks[i].draft) for i in pool)
+        costs = self._round([ask.width for ask in asks], _context(asks), n_most)
         least, speed = allot(asks, forced, costs) if forced else ([0] * len(asks), 0.0)
         if len(forced) == len(pool):
             return least
@@ -159,7 +163,8 @@ class Controller:
             walk_s: Of the chains and draws, which plain decoding needs as well.
         """
         n_sequences, n_nodes, n_context = len(asks), sum(sizes), _context(asks)
-        costs = self._round(n_sequences, n_context, n_nodes)
+        widths = [ask.width for ask in asks]
+        costs = self._round(widths, n_context, n_nodes)
         over = seconds + drafting_s - costs.plain if n_nodes else drafting_s
         if n_nodes:
             over = min(over, float(costs.extra[n_nodes - 1]) + costs.plain)
@@ -168,7 +173,8 @@ class Controller:
             share = size / n_nodes if n_nodes else 1 / n_sequences
             if ask.mode == "auto":
                 self._enter(ask, costs.plain / n_sequences, max(1, n_tokens), over * share, most)
-        self.curve.observe(n_sequences + n_nodes, n_context, seconds, n_sequences)
+        n_rows = sum(width * (1 + n) for width, n in zip(widths, sizes, strict=True))
+        self.curve.observe(n_rows, n_context, seconds, sum(widths))
         self._learn(n_sequences, n_nodes, sum(emitted), drafting_s, walk_s)
 
     def gauges(self) -> Mapping[str, float]:
@@ -184,8 +190,10 @@ class Controller:
             "token_s": self._token_s,
         }
 
-    def _round(self, n_sequences: int, n_context: float, n_most: int) -> Round:
-        times = self.curve.sweep(n_sequences, n_sequences + n_most, n_context, n_sequences)
+    def _round(self, widths: Sequence[int], n_context: float, n_most: int) -> Round:
+        """Return what a round costs; a node as many rows as the widest sequence's: a bound."""
+        n_sequences, n_roots, step = len(widths), sum(widths), max(widths)
+        times = self.curve.sweep(n_roots, n_roots + step * n_most, n_context, n_roots)[::step]
         plain, scored = float(times[0]), times[1:]
         drafting = self._drafting_s / self._nodes * np.arange(1, n_most + 1)
         extra = scored * self.curve.spread + (drafting - plain)
