@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from elision.cli import app
-from elision.errors import ConfigError
+from elision.errors import ConfigError, ContextLengthError
 from elision.evaluation.reasoning import Options, Summary, run, suite_named
 from elision.evaluation.reasoning.data import Choice, items
 from elision.evaluation.reasoning.given import look
@@ -134,6 +134,13 @@ def test_problems_put_to_a_chat_model_are_asked_as_chats(engine: LocalEngine) ->
     found = ran(engine, "gsm8k", methods=("mti",), n_items=2)
     assert found.outcomes["greedy"].values["n_tokens"].keys() == {0, 1}
     assert found.outcomes["mti"].usage is not None
+
+
+def test_a_reply_that_there_is_no_room_for_ends_the_run_with_its_own_error(
+    engine: LocalEngine,
+) -> None:
+    with pytest.raises(ContextLengthError, match="5000 more are asked for"):
+        ran(engine, "gsm8k", methods=("greedy",), max_tokens=5000)
 
 
 def test_a_run_that_was_ended_goes_on_and_one_of_few_items_grows(

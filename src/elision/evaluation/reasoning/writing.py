@@ -61,7 +61,11 @@ class Reply:
 async def write(
     engine: Engine, tasks: Iterable[Task], sheet: Sheet, *, max_tokens: int, tick: Tick
 ) -> dict[str, Reply]:
-    """Return every task's reply by its key; those that *sheet* has are not written again."""
+    """Return every task's reply by its key; those that *sheet* has are not written again.
+
+    Raises:
+        ElisionError: The first that a task met; the others are dropped, what was written is kept.
+    """
     room, found = asyncio.Semaphore(AT_ONCE), dict[str, Reply]()
 
     async def one(task: Task) -> None:
@@ -73,9 +77,12 @@ async def write(
         found[task.key] = Reply(**row)
         tick()
 
-    async with asyncio.TaskGroup() as group:
-        for task in tasks:
-            group.create_task(one(task))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for task in tasks:
+                group.create_task(one(task))
+    except ExceptionGroup as exc:
+        raise exc.exceptions[0] from exc
     return found
 
 
