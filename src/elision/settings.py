@@ -23,6 +23,8 @@ SINGLE_KEY = "api_key"
 
 ROLES: tuple[Role, ...] = ("requester", "approver", "operator", "auditor", "service")
 
+_AssistantName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
 
 class KeyGrant(BaseModel):
     """A caller's key: whose it is, which tenant it reaches and what it may do there."""
@@ -75,6 +77,10 @@ class Settings(BaseSettings):
     model: Annotated[str, Field(description="Model to serve: an alias, a hub id or a folder.")] = (
         "smollm2-135m"
     )
+    assistants: Annotated[
+        dict[_AssistantName, str],
+        Field(description="Other models that a request may have read beside it, by name."),
+    ] = Field(default_factory=dict)
     profile: Annotated[str, Field(description="Profile of requests that name none.")] = "guarded"
     tenant: Annotated[str, Field(description="Tenant of requests whose key binds none.")] = (
         "default"

@@ -30,6 +30,15 @@ Tenant = Annotated[str | None, typer.Option("--tenant", help="Whose register.")]
 Upstream = Annotated[
     str | None, typer.Option("--upstream", help="Base URL of a server to stand before.")
 ]
+Assistants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--assistant", metavar="NAME=MODEL", help="A model to be read beside it; may be repeated."
+    ),
+]
+Elision = Annotated[
+    str, typer.Option("--elision", help="More of the request's `elision` object, as JSON.")
+]
 TargetId = Annotated[str, typer.Argument(help="See `elision forget list`.")]
 Actor = Annotated[
     str | None, typer.Option("--as", help="Who does it, for the audit log; else the system's user.")
@@ -51,6 +60,38 @@ def settings_of(**given: Any) -> Settings:
     except ValidationError as exc:
         where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
         raise ConfigError(f"a setting cannot be used: {where}; see docs/settings.md") from exc
+
+
+def assistants_of(given: list[str] | None) -> dict[str, str] | None:
+    """Return the assistants that ``--assistant NAME=MODEL`` gave, by name; None if it gave none.
+
+    Raises:
+        ConfigError: If one is not of that form, or two have one name.
+    """
+    if not given:
+        return None
+    found: dict[str, str] = {}
+    for each in given:
+        name, _, model = each.partition("=")
+        if not (name and model) or name in found:
+            raise ConfigError(
+                f"--assistant {each!r} is not NAME=MODEL, or its name is given twice; "
+                "write one such as small=smollm2-135m"
+            )
+        found[name] = model
+    return found
+
+
+def object_of(given: str) -> dict[str, Any]:
+    """Return the JSON object that ``--elision`` gave.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    value = _parsed(given.encode())
+    if not isinstance(value, dict):
+        raise ConfigError("--elision is no JSON object; write one, such as '{\"report\": true}'")
+    return value
 
 
 @contextmanager

@@ -13,12 +13,16 @@ from rich.table import Table
 
 from elision.cli import audit, check, evaluate, forget, guard, lifecycle, trace, transfer
 from elision.cli.console import (
+    Assistants,
+    Elision,
     Home,
     Model,
     Profile,
     Tenant,
     Upstream,
+    assistants_of,
     err,
+    object_of,
     out,
     progress,
     settings_of,
@@ -66,6 +70,7 @@ def serve(
     home: Home = None,
     tenant: Tenant = None,
     upstream: Upstream = None,
+    assistant: Assistants = None,
     allow_open: Annotated[
         bool | None, typer.Option("--allow-open", help="Listen beyond loopback without a key.")
     ] = None,
@@ -77,7 +82,7 @@ def serve(
 
     settings = settings_of(
         host=host, port=port, model=model, profile=profile, home=home, tenant=tenant,
-        upstream=upstream, allow_open=allow_open,
+        upstream=upstream, allow_open=allow_open, assistants=assistants_of(assistant),
     )  # fmt: skip
     check_exposure(settings)
     log_to_stderr()
@@ -109,18 +114,22 @@ def chat(
     home: Home = None,
     tenant: Tenant = None,
     upstream: Upstream = None,
+    assistant: Assistants = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens per reply.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled reply repeatable.")] = None,
+    elision: Elision = "{}",
 ) -> None:
     """Ask once, or talk."""
     from elision.middleware.assembly import assemble
     from elision.middleware.client import Client
 
     settings = settings_of(
-        model=model, profile=profile, home=home, tenant=tenant, upstream=upstream
-    )
-    options = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+        model=model, profile=profile, home=home, tenant=tenant, upstream=upstream,
+        assistants=assistants_of(assistant),
+    )  # fmt: skip
+    sampling = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    options = {**sampling, "elision": object_of(elision)}
     with progress() as bar:
         client = Client(assemble(settings, progress=bar))
     with client:

@@ -6,24 +6,26 @@ from dataclasses import asdict
 from math import isnan
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from elision.cli.console import (
     AsJson,
+    Assistants,
+    Elision,
     Home,
     Model,
     Profile,
     Tenant,
+    assistants_of,
+    object_of,
     out,
     progress,
     settings_of,
     shown,
     write,
 )
-from elision.errors import ConfigError
 
 if TYPE_CHECKING:
     from elision.contract import Choice, Completion, TokenTrace
@@ -41,17 +43,18 @@ def trace(
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Most tokens of the reply.")] = 64,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled reply repeatable.")] = None,
-    elision: Annotated[
-        str, typer.Option(help="More of the request's `elision` object, as JSON.")
-    ] = "{}",
+    assistant: Assistants = None,
+    elision: Elision = "{}",
     as_json: AsJson = False,
 ) -> None:
     """Ask once, and show what happened at each token; colours go by the divergence."""
     from elision.middleware.assembly import assemble
     from elision.middleware.client import Client
 
-    more = _object(elision)
-    settings = settings_of(model=model, profile=profile, home=home, tenant=tenant)
+    more = object_of(elision)
+    settings = settings_of(
+        model=model, profile=profile, home=home, tenant=tenant, assistants=assistants_of(assistant)
+    )
     sampling = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
     with progress() as bar:
         client = Client(assemble(settings, progress=bar))
@@ -118,13 +121,3 @@ def _number(value: float) -> str:
 
 def _shade(kl: float) -> str:
     return next((shade for least, shade in _SHADES if kl >= least), "dim")
-
-
-def _object(given: str) -> dict[str, Any]:
-    try:
-        value = orjson.loads(given)
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise ConfigError("--elision is no JSON object; write one, such as '{\"report\": true}'")
-    return value

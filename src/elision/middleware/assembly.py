@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from elision.errors import ConfigError
 from elision.guards.register.register import Register
 from elision.middleware.encoding import EncoderSource
 from elision.middleware.pipeline import Pipeline
@@ -22,6 +23,7 @@ def assemble(settings: Settings, *, progress: Progress | None = None) -> Pipelin
         progress: Shown while models are pulled and measured.
 
     Raises:
+        ConfigError: If an assistant has other tokens than the model, or none can be loaded.
         MissingExtraError: If a local model is wanted and the ``local`` extra is not installed.
         NotFoundError: If there is no such model.
         PullError: If it cannot be fetched.
@@ -76,6 +78,11 @@ def _remote(settings: Settings) -> Engine:
     from elision.middleware.engines.remote import RemoteEngine
 
     assert settings.upstream is not None
+    if settings.assistants:
+        raise ConfigError(
+            "assistants are read beside a model of this machine, and an upstream shows no scores; "
+            "leave one of the two out"
+        )
     key = settings.upstream_key
     return RemoteEngine(
         settings.upstream,

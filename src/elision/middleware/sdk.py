@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -17,22 +18,31 @@ if TYPE_CHECKING:
     from elision.agents.langchain import ChatElision
 
 
-def load(model: str | None = None, *, profile: str | None = None, **settings: Any) -> Client:
+def load(
+    model: str | None = None,
+    *,
+    profile: str | None = None,
+    assistants: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Client:
     """Return a client for a model of this machine, pulled first if need be.
 
     Args:
         model: An alias, a hub id or a folder; None takes the setting's.
         profile: Profile of calls that name none.
+        assistants: Other models that calls may have read beside it, by name: each an alias, a hub
+            id or a folder; None takes the setting's.
         **settings: Any of `Settings`: ``home``, ``cache``, ``dtype``, ``threads``, ``tenant`` ...
 
     Raises:
+        ConfigError: If an assistant has other tokens than the model.
         MissingExtraError: If the ``local`` extra is not installed.
         NotFoundError: If there is no such model or profile.
         PullError: If the model cannot be fetched.
     """
     from elision.middleware.models.progress import RichProgress
 
-    chosen = _settings(model=model, profile=profile, **settings)
+    chosen = _settings(model=model, profile=profile, assistants=assistants, **settings)
     chosen = chosen.model_copy(update={"upstream": None})
     with RichProgress() as progress:
         return Client(assemble(chosen, progress=progress))
@@ -43,6 +53,7 @@ def wrap(
     tokenizer: PreTrainedTokenizerBase,
     *,
     profile: str | None = None,
+    assistants: Mapping[str, PreTrainedModel] | None = None,
     **settings: Any,
 ) -> Client:
     """Return a client for a model that is already in memory.
@@ -51,15 +62,18 @@ def wrap(
         model: Any causal language model of transformers; the client's thread uses it from now on.
         tokenizer: Its fast tokenizer.
         profile: Profile of calls that name none.
+        assistants: Other models that calls may have read beside it, by name; of the same tokenizer.
         **settings: Any of `Settings` that concern the register or the limits.
 
     Raises:
+        ConfigError: If an assistant has other tokens than the model.
         LexiconError: If the tokenizer cannot be guarded.
     """
     from elision.middleware.engines.local import LocalEngine
 
     chosen = _settings(profile=profile, **settings)
-    return Client(around(LocalEngine.wrap(model, tokenizer, settings=chosen), chosen))
+    engine = LocalEngine.wrap(model, tokenizer, settings=chosen, assistants=assistants)
+    return Client(around(engine, chosen))
 
 
 def connect(
@@ -83,7 +97,8 @@ def connect(
         UpstreamError: If the server does not answer.
     """
     named = model or _first_model(url, key)
-    chosen = _settings(upstream=url, model=named, upstream_key=key, profile=profile, **settings)
+    given = {"assistants": {}, **settings}  # those of a local model are not this server's business
+    chosen = _settings(upstream=url, model=named, upstream_key=key, profile=profile, **given)
     return Client(assemble(chosen))
 
 

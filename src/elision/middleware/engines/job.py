@@ -6,6 +6,7 @@ other jobs.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections import Counter
@@ -23,20 +24,29 @@ from elision.middleware.engines.draw import draw_for
 from elision.middleware.engines.reading import PromptReader
 from elision.middleware.engines.sequence import Sequence
 from elision.middleware.engines.station import Station
+from elision.middleware.interventions import mti
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import DynamicCache
 
+    from elision.contract import BranchKey
+
 CAPABILITIES = Capability.LOGITS | Capability.TOP_LOGPROBS | Capability.LOGIT_BIAS
 CAPABILITIES |= Capability.TOKEN_IDS | Capability.CONTINUE | Capability.REWIND
 CAPABILITIES |= Capability.HIDDEN | Capability.BRANCH
+
+MINIMAL: Final = 0.5
+"""Usage above which MTI is no minimal intervention any more."""
 
 PATIENCE_S: Final = 0.005
 """How long one request that waits for its gate may keep the others waiting, per turn."""
 
 Item: TypeAlias = Delta | Exception | None
 """What a job delivers: pieces, at most one failure, and None when it is over."""
+
+
+_log = logging.getLogger(__name__)
 
 
 def context_for(
@@ -101,6 +111,7 @@ class Job:
     _notes: Counter[str] = field(default_factory=Counter)
     _rewinds: Counter[str] = field(default_factory=Counter)
     _drafts: Counter[str] = field(default_factory=Counter)
+    _beside: dict[BranchKey, int] = field(default_factory=dict)
 
     @property
     def n_choices(self) -> int:
@@ -193,11 +204,14 @@ class Job:
     def _open(self, station: Station, prompt: Prompt, choice: int, seed: int) -> Reply:
         plan, request, model = self.plan, self.plan.request, station.model
         context = context_for(plan, prompt, model, choice=choice, assistants=station.assistants)
-        if request.echo:
-            self.deliver(Delta(choice=choice, text=prompt.before))
         draw = draw_for(request.sampling, choice=choice, seed=seed, device=model.device)
         room = model.n_context - len(prompt.ids)
-        return Reply.begin(plan, context, draw, max_tokens=min(request.max_tokens or room, room))
+        most = min(request.max_tokens or room, room)
+        reply = Reply.begin(plan, context, draw, max_tokens=most)
+        # Not before the sessions are open: what stands against the request comes first.
+        if request.echo:
+            self.deliver(Delta(choice=choice, text=prompt.before))
+        return reply
 
     def _count(self, sequence: Sequence, station: Station) -> None:
         """Of a choice that has ended, keep the counts alone, and what later ones may use."""
@@ -205,6 +219,8 @@ class Job:
         self._completion_tokens += len(reply.tokens)
         self._notes.update(reply.notes)
         self._rewinds.update(n_rewinds=reply.past.n_rewinds, rewound_tokens=reply.past.n_tokens)
+        for key, aside in sequence.asides.items():
+            self._beside[key] = self._beside.get(key, len(aside.prompt)) + len(aside.read)
         if sequence.mode != "off":
             self._drafts.update(sequence.counts)
         station.keep(sequence, self._generation)
@@ -217,8 +233,27 @@ class Job:
         )
         dtype = str(model.model.dtype).removeprefix("torch.")
         report: dict[str, Any] = {"engine": model.name, "dtype": dtype, "notes": dict(self._notes)}
-        if self._rewinds["n_rewinds"]:
-            report["usage"] = dict(self._rewinds)
+        if more := self._more_usage():
+            report["usage"] = more
         if self._drafts["steps"]:
             report["speculation"] = dict(self._drafts)
+        if more.get("mti_usage", 0) > MINIMAL:
+            report["warnings"] = [_not_minimal(model, more["mti_usage"])]
         return Delta(usage=usage, report=report)
+
+    def _more_usage(self) -> dict[str, float]:
+        """Return what OpenAI's usage has no word for: rewinds, other prompts and models, MTI."""
+        more: dict[str, float] = {}
+        if self._rewinds["n_rewinds"]:
+            more |= self._rewinds
+        if self._beside:
+            more["branch_tokens"] = sum(self._beside.values())
+        if (share := mti.usage(self._notes)) is not None:
+            more["mti_usage"] = round(share, 4)
+        return more
+
+
+def _not_minimal(model: CausalModel, usage: float) -> dict[str, str]:
+    message = f"MTI guided {usage:.0%} of the positions; raise tau, or choose it by share"
+    _log.warning("%s: %s", model.name, message)
+    return {"code": "mti_usage", "message": message}

@@ -32,13 +32,13 @@ def load_engine(name: str, settings: Settings, *, progress: Progress | None = No
 
     Args:
         name: An alias, a hub id or a folder.
-        settings: Cache, limits, and what of format and threads is fixed.
+        settings: Cache, limits, assistants, and what of format and threads is fixed.
         progress: Shown while pulling and measuring.
 
     Raises:
         NotFoundError: If there is no such model.
         PullError: If it cannot be fetched.
-        ConfigError: If it is no causal language model.
+        ConfigError: If it is no causal language model, or has other tokens than an assistant.
     """
     folder = pull(name, cache=settings.cache, progress=progress)
     cast("Any", transformers_logging).disable_progress_bar()  # ours tells it
@@ -46,11 +46,33 @@ def load_engine(name: str, settings: Settings, *, progress: Progress | None = No
     dtype = str(model.model.dtype).removeprefix("torch.")
     _log.info("%s runs in %s on %s, threads: %d", model.name, dtype, model.device, n_threads)
     memo = CurveMemo(settings.cache / "costs.json", _curve_key(folder, model, n_threads))
-    engine = LocalEngine.under(settings, model, n_threads=n_threads, memo=memo)
+    beside = {
+        key: _load_beside(model, source, key, settings, n_threads=n_threads, progress=progress)
+        for key, source in settings.assistants.items()
+    }
+    engine = LocalEngine.under(settings, model, n_threads=n_threads, memo=memo, assistants=beside)
     if progress is not None:
         progress.stage("Measuring what a draft costs, once")
     engine.warm()
     return engine
+
+
+def _load_beside(
+    model: CausalModel,
+    source: str,
+    name: str,
+    settings: Settings,
+    *,
+    n_threads: int,
+    progress: Progress | None,
+) -> CausalModel:
+    """Load *source* as an assistant of *model*: called *name*, in the same number format."""
+    folder = pull(source, cache=settings.cache, progress=progress)
+    (progress or Silence()).stage(f"Loading {name}, beside {model.name}")
+    assistant = CausalModel.load(folder, name=name, dtype=model.model.dtype).beside(model)
+    if assistant.device.type == "cpu":
+        _pack_(assistant, n_threads)
+    return assistant
 
 
 def _curve_key(folder: Path, model: CausalModel, n_threads: int) -> str:

@@ -86,14 +86,31 @@ class LocalEngine:
         *,
         settings: Settings,
         name: str = "local",
+        assistants: Mapping[str, PreTrainedModel] | None = None,
     ) -> LocalEngine:
-        """Serve a model that is already in memory, with as many threads as torch uses now."""
+        """Serve a model that is already in memory, with as many threads as torch uses now.
+
+        Args:
+            model: Any causal language model of transformers.
+            tokenizer: Its tokenizer, and that of *assistants*.
+            settings: See `under`.
+            name: What reports call it.
+            assistants: See `LocalEngine`.
+
+        Raises:
+            ConfigError: If an assistant has more scores per position than the model, or fewer.
+        """
         import torch
 
+        beside = {
+            key: CausalModel(assistant, tokenizer, name=key)
+            for key, assistant in (assistants or {}).items()
+        }
         return cls.under(
             settings,
             CausalModel(model, tokenizer, name=name),
             n_threads=settings.threads or torch.get_num_threads(),
+            assistants=beside,
         )
 
     @classmethod
@@ -104,6 +121,7 @@ class LocalEngine:
         *,
         n_threads: int,
         memo: CurveMemo | None = None,
+        assistants: Mapping[str, CausalModel] | None = None,
     ) -> LocalEngine:
         """Serve *model* within the limits of *settings*."""
         return cls(
@@ -114,6 +132,7 @@ class LocalEngine:
             prefix_bytes=settings.prefix_cache_mb * 2**20,
             cross_request=settings.cross_request,
             memo=memo,
+            assistants=assistants,
             timeout_s=settings.timeout_s,
         )
 

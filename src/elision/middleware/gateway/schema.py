@@ -9,12 +9,17 @@ from fastapi.openapi.utils import get_openapi
 
 from elision.middleware.gateway.routes import PERMITTED, route_label
 from elision.middleware.gateway.service import EPOCH_HEADER
+from elision.middleware.guidance import METHODS
 from elision.settings import ROLES
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _TEXTS = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_METHOD = {
+    "description": "Its settings; true for its defaults, null for none.",
+    "oneOf": [{"type": "object"}, {"type": "boolean"}, {"type": "null"}],
+}
 _SHARED: dict[str, Any] = {
     "model": {"type": "string", "description": "ALIAS or ALIAS@PROFILE."},
     "n": {"type": "integer", "minimum": 1, "maximum": 16},
@@ -38,11 +43,20 @@ _SHARED: dict[str, Any] = {
         "type": "object",
         "additionalProperties": False,
         "properties": {
+            "deterministic": {"type": "boolean"},
+            "guidance": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": dict.fromkeys(METHODS, _METHOD),
+            },
             "profile": {"type": "string"},
             "report": {"type": "boolean"},
             "rng": {"enum": ["counter", "torch"]},
+            "session": {"type": "string"},
+            "speculation": {"enum": ["auto", "off", "force"]},
             "tenant": {"type": "string"},
             "timeout_s": {"type": "number", "exclusiveMinimum": 0},
+            "trace": {"type": "boolean"},
         },
     },
 }
