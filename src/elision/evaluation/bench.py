@@ -31,6 +31,7 @@ BENCHES: Mapping[str, str] = {
     "register": "looking up and creating targets, 10,000 of them",
     "speed": "drafted decoding against plain, prompt lookup and the best of generate",
     "batch": "streams at once against one, against batched generate and against taking turns",
+    "guidance": "what MTI, CFG, CAD and ULD cost per token, alone and with eight streams",
 }
 
 

@@ -1,0 +1,211 @@
+"""What guidance costs: MTI, CFG, CAD and ULD against the same engine alone, token by token.
+
+All ways answer the same questions in turns, greedily and to the same length. One stream's time
+runs from its first text, so that it holds no prompts; that of eight streams is all they take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from elision.evaluation.bench import Setup
+from elision.evaluation.benches.batch import requests_of
+from elision.evaluation.benches.model import PROMPTS
+from elision.evaluation.benches.pacing import (
+    Group,
+    Pace,
+    Paces,
+    cost,
+    endless,
+    entropies,
+    exceeded,
+    in_turns,
+)
+from elision.evaluation.benches.racing import WARM_UP, Ours, Stable, ask, opened
+from elision.evaluation.figures import Figure
+from elision.middleware.engines.local import LocalEngine
+from elision.middleware.interventions.contrast import ContextAware
+from elision.middleware.interventions.difference import LogitDifference
+from elision.middleware.interventions.guidance import Guidance
+from elision.middleware.interventions.mti import MinimalIntervention, usage
+from elision.middleware.interventions.views import LastToken, Without
+
+if TYPE_CHECKING:
+    from elision.contract import Recipe, Request
+    from elision.middleware.speculation.base import Mode
+
+PASSAGE: Final = """\
+The harbour museum opens at ten, but the watchman lets painters in from seven, because the light \
+is best then. Its oldest boat, a ferry with two masts, was built here in 1871 and sank twice; both \
+times the town raised the money to bring her up again."""
+"""What stands before every question of one stream, so that CAD has something to leave out."""
+
+FIRST: Final = ask(f"{PASSAGE}\n\n{WARM_UP}", 8)
+"""What warms; it is asked nowhere else."""
+
+SHARE: Final = 0.10
+"""Of the tokens, those that MTI is to guide."""
+
+N_SHORT: Final = 24
+"""Tokens of a reply where many pairs tell more than long ones, or where there is no time."""
+
+ASSISTANT: Final = "again"
+"""The model's own weights, loaded once more: no assistant that is worth asking is larger."""
+
+CFG: Final = Guidance(scale=1.25, other=LastToken())
+CAD: Final = ContextAware(other=Without(PASSAGE))
+ULD: Final = LogitDifference(assistant=ASSISTANT)
+IDLE: Final = MinimalIntervention(tau=1e9)
+"""A gate that looks at every position and opens at none."""
+
+
+def measure(setup: Setup) -> Iterator[Figure]:
+    """Yield every figure whose name begins with ``guidance``."""
+    with opened(setup, "bfloat16") as stable:
+        requests = questions(setup, stable)
+        mti = gated(stable, requests)
+        yield from _one_stream(setup, stable, requests, mti)
+        yield _idle(setup, stable, requests)
+        yield _drafted(stable, requests)
+        yield from _eight_streams(setup, stable, mti)
+    with opened(setup, "float32") as stable:
+        requests = questions(setup, stable)
+        mti = gated(stable, requests)
+        ways = {"plain": _way(stable, "plain"), "mti": _way(stable, "mti", mti)}
+        paces = in_turns(ways, one_by_one(requests), FIRST)
+        yield _mti_cost("guidance.mti_cost.fp32", paces, mti, 1.25, **about(stable, requests))
+
+
+def questions(setup: Setup, stable: Stable) -> list[Request]:
+    """Return what one stream is asked."""
+    n_tokens, n = setup.repeats(64, N_SHORT), setup.repeats(len(PROMPTS), 2)
+    return endless(stable, [ask(f"{PASSAGE}\n\n{prompt}", n_tokens) for prompt in PROMPTS[:n]])
+
+
+def gated(stable: Stable, requests: Sequence[Request]) -> MinimalIntervention:
+    """Return MTI whose gate is open at about `SHARE` of the tokens of its replies to *requests*.
+
+    What the plain replies' entropies exceed at that share is set right once by the entropies of
+    the replies that it guides: they hesitate less often, or more.
+    """
+    plain = entropies(_way(stable, "gate"), requests)
+    first = MinimalIntervention(tau=exceeded(plain, SHARE))
+    return MinimalIntervention(
+        tau=exceeded(entropies(_way(stable, "gate", first), requests), SHARE)
+    )
+
+
+def one_by_one(requests: Sequence[Request], n_rounds: int = 1) -> list[Group]:
+    """Return each of *requests* as a group of its own, all of them *n_rounds* times."""
+    return [[request] for _ in range(n_rounds) for request in requests]
+
+
+def about(stable: Stable, requests: Sequence[Request]) -> dict[str, Any]:
+    """Return what a figure says of the engine and of what it was asked."""
+    return {
+        "model": stable.engine.name, "dtype": stable.dtype, "threads": stable.n_threads,
+        "questions": len(requests), "tokens": f"{requests[0].max_tokens} greedy",
+    }  # fmt: skip
+
+
+def _way(stable: Stable, name: str, *recipes: Recipe, speculation: Mode = "off") -> Ours:
+    return stable.ours(speculation, f"guidance-{name}", recipes, reuse=True)
+
+
+# --- one stream ----------------------------------------------------------------------------------
+
+
+def _one_stream(
+    setup: Setup, stable: Stable, requests: Sequence[Request], mti: MinimalIntervention
+) -> Iterator[Figure]:
+    with assisted(setup, stable) as again:
+        ways = {
+            "plain": _way(stable, "plain"),
+            "mti": _way(stable, "mti", mti),
+            "cfg": _way(stable, "cfg", CFG),
+            "cad": _way(stable, "cad", CAD),
+            "uld": _way(again, "uld", ULD),
+        }
+        paces = in_turns(ways, one_by_one(requests, setup.repeats(2, 1)), FIRST)
+    on = about(stable, requests)
+    yield _mti_cost("guidance.mti_cost", paces, mti, 1.15, **on)
+    yield cost("guidance.cfg_cost", paces, "cfg", most=1.4, **on, other="last token")
+    yield cost("guidance.cad_cost", paces, "cad", **on, other="without a passage")
+    yield cost("guidance.uld_cost", paces, "uld", **on, other="the model's weights loaded again")
+
+
+def _mti_cost(
+    name: str, paces: Paces, mti: MinimalIntervention, most: float | None, **conditions: Any
+) -> Figure:
+    """Return what MTI costs over all groups: not all are guided at as many tokens."""
+    return cost(
+        name, paces, "mti", most=most, over_all=True, **conditions,
+        usage=usage_of(paces["mti"]), tau=round(mti.tau or 0.0, 3),
+    )  # fmt: skip
+
+
+def usage_of(paces: Sequence[Pace]) -> float:
+    """Return the share of all tokens that MTI guided."""
+    notes = sum((Counter(pace.notes) for pace in paces), Counter[str]())
+    return round(usage(notes) or 0.0, 4)
+
+
+@contextmanager
+def assisted(setup: Setup, stable: Stable) -> Iterator[Stable]:
+    """Serve the model of *stable* from a second engine, beside its own weights loaded again."""
+    with opened(setup, stable.dtype) as again:
+        own, other = (s.engine.borrow(lambda model: model).result() for s in (stable, again))
+        engine = LocalEngine(own, assistants={ASSISTANT: other}, n_threads=stable.n_threads)
+        try:
+            yield replace(stable, engine=engine)
+        finally:
+            asyncio.run(engine.aclose())
+
+
+def _idle(setup: Setup, stable: Stable, requests: Sequence[Request]) -> Figure:
+    """Return what a gate costs that never opens: its replies are the plain ones."""
+    short = [replace(request, max_tokens=N_SHORT) for request in requests]
+    ways = {"plain": _way(stable, "plain"), "idle": _way(stable, "idle", IDLE)}
+    paces = in_turns(ways, one_by_one(short, setup.repeats(5, 2)), FIRST)
+    return cost(
+        "guidance.mti_idle", paces, "idle", most=1.01, **about(stable, short),
+        usage=usage_of(paces["idle"]), tau=IDLE.tau,
+    )  # fmt: skip
+
+
+def _drafted(stable: Stable, requests: Sequence[Request]) -> Figure:
+    """Return what CFG costs where both draft; each question comes once, or all would be known."""
+    ways = {
+        "plain": _way(stable, "drafted", speculation="auto"),
+        "cfg": _way(stable, "drafted-cfg", CFG, speculation="auto"),
+    }
+    paces = in_turns(ways, one_by_one(requests), FIRST)
+    return cost(
+        "guidance.cfg_cost.auto", paces, "cfg", over_all=True, **about(stable, requests),
+        other="last token", speculation="auto",
+    )  # fmt: skip
+
+
+# --- eight streams -------------------------------------------------------------------------------
+
+
+def _eight_streams(setup: Setup, stable: Stable, mti: MinimalIntervention) -> Iterator[Figure]:
+    n_tokens, n_turns = setup.repeats(64, N_SHORT), setup.repeats(3, 1)
+    groups = [endless(stable, requests_of(turn, n_tokens)) for turn in range(n_turns)]
+    ways = {
+        "plain": _way(stable, "eight"),
+        "cfg": _way(stable, "eight-cfg", CFG),
+        "mti": _way(stable, "eight-mti", mti),
+    }
+    paces = in_turns(ways, groups, FIRST)
+    on = {**about(stable, groups[0]), "streams": "all questions at once, prompts included"}
+    yield cost("guidance.cfg_8", paces, "cfg", most=1.6, in_all=True, **on, other="last token")
+    yield cost(
+        "guidance.mti_8", paces, "mti", in_all=True, **on,
+        usage=usage_of(paces["mti"]), tau=round(mti.tau or 0.0, 3),
+    )  # fmt: skip
