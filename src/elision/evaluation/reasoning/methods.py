@@ -24,7 +24,10 @@ from elision.middleware.interventions.views import System, Without
 Build: TypeAlias = Callable[[Item], tuple[Recipe, ...]]
 
 NEUTRAL: Final = "apple"
-"""The phrase of the controls: it says nothing, so a gain under it is that of any other prompt."""
+"""MTI's control, its paper's own: a word that says nothing, so a gain under it is any word's."""
+NEUTRAL_PROMPT: Final = "Apples are fruit, and most of them grow on trees."
+"""Guidance's control: a prompt that says nothing. Of several tokens, for behind a lone token a model
+without a start token says nearly the same whatever that token is: it would be no other prompt."""
 TEMPERATURES: Final = (0.1, 0.3, 0.5, 0.7, 1.0)
 """What the tuned temperature is chosen from."""
 
@@ -147,8 +150,8 @@ _CLOZE: Final = (
     _cfg(1.25),
     _cfg(1.5),
     Method(
-        name=f"cfg-{NEUTRAL}", summary=f"control: guidance away from {NEUTRAL!r}, gamma 1.25",
-        build=_always(Guidance(scale=1.25, other=System(NEUTRAL))),
+        name="cfg-neutral", summary="control: guidance away from a sentence on apples, gamma 1.25",
+        build=_always(Guidance(scale=1.25, other=System(NEUTRAL_PROMPT))),
     ),
     *_mti(),
     Method(
@@ -179,8 +182,8 @@ _TRAP: Final = (
         build=_context_aware(1.0),
     ),
     Method(
-        name=f"cfg-{NEUTRAL}", summary=f"control: guidance away from {NEUTRAL!r}, gamma 1.5",
-        build=_always(Guidance(scale=1.5, other=System(NEUTRAL))),
+        name="cfg-neutral", summary="control: guidance away from a sentence on apples, gamma 1.5",
+        build=_always(Guidance(scale=1.5, other=System(NEUTRAL_PROMPT))),
     ),
 )  # fmt: skip
 _PIQA: Final = (PLAIN, _cfg(1.1), _cfg(1.25), _cfg(1.5))
