@@ -26,8 +26,8 @@ Build: TypeAlias = Callable[[Item], tuple[Recipe, ...]]
 NEUTRAL: Final = "apple"
 """MTI's control, its paper's own: a word that says nothing, so a gain under it is any word's."""
 NEUTRAL_PROMPT: Final = "Apples are fruit, and most of them grow on trees."
-"""Guidance's control: a prompt that says nothing. Of several tokens, for behind a lone token a model
-without a start token says nearly the same whatever that token is: it would be no other prompt."""
+"""Guidance's control: a prompt that says nothing. Of several tokens: behind a lone one, a model
+without a start token says nearly the same whatever it is, so it would be no other prompt."""
 TEMPERATURES: Final = (0.1, 0.3, 0.5, 0.7, 1.0)
 """What the tuned temperature is chosen from."""
 
