@@ -18,7 +18,7 @@ from elision.lexicon import TokenizerLexicon
 from elision.middleware.engines.attention import is_independent
 from elision.middleware.engines.cache import GrowingLayer, full_cache, growing_cache
 from elision.middleware.engines.ragged import Segment, score_trees
-from elision.middleware.engines.reading import entropies_of
+from elision.middleware.interventions.hesitation import SAMPLE, entropies_along
 from elision.middleware.speculation.base import NOTHING
 from elision.middleware.speculation.masks import Windows, chain_masks
 
@@ -106,9 +106,10 @@ class CausalModel:
         return cast("torch.device", self.model.device)
 
     @cached_property
-    def entropies(self) -> tuple[float, ...]:
-        """How hesitant it is along a text, in nats, rising; read when first asked for."""
-        return entropies_of(self)
+    def entropies(self) -> Tensor:
+        """How hesitant it is along `SAMPLE`, in nats, rising; read when first asked for."""
+        ids = cast("list[int]", self.tokenizer(SAMPLE)["input_ids"])
+        return entropies_along(self.model, ids[: self.n_context])
 
     # --- prompts ---------------------------------------------------------------------------------
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-import torch
-
 from elision.contract import Lexicon, Request
 from elision.errors import ConfigError, RequestError
 from elision.lexicon import TokenizerLexicon
+from elision.middleware.interventions.hesitation import SAMPLE, entropies_along, exceeded
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Before: TypeAlias = Literal["prompt", "nothing"]
@@ -112,15 +112,10 @@ class Texts:
         special = {*self._tokenizer.all_special_ids}
         return (*ids[:1], *(token for token in ids[1:] if token in special))
 
-    def _entropies(self) -> torch.Tensor:
-        """Return the model's entropies over `SAMPLE`, in nats, rising."""
+    def _entropies(self) -> Tensor:
         if self._model is None:
             raise ConfigError("a share of positions is told by the model's entropies; pass model=")
-        model = cast("Any", self._model)
-        ids = torch.tensor([self.encode(SAMPLE, whole=True)], device=model.device)
-        with torch.no_grad():
-            probs = model(input_ids=ids, use_cache=False).logits[0].float().softmax(-1)
-        return cast("torch.Tensor", torch.special.entr(probs).sum(-1).sort().values)
+        return entropies_along(self._model, self.encode(SAMPLE, whole=True))
 
 
 class PromptReader:
@@ -145,32 +140,7 @@ class PromptReader:
 
     def entropy_exceeded(self, share: float) -> float:
         """See `Reader.entropy_exceeded`; measured when first asked for, on `SAMPLE`."""
-        entropies = self._texts.entropies()
-        return float(entropies.quantile(1 - share))
-
-
-SAMPLE = """\
-A farmer has 17 sheep and buys 8 more at the market. On the way home 3 of them run off into the \
-wood. How many sheep does he bring into the stable in the evening? He starts with 17 sheep. After \
-the market he has 17 + 8 = 25 sheep. Three of them run away, so 25 - 3 = 22 sheep are left. The \
-answer is 22.
-
-The bridge was built when the road over the pass was still a mule track. Its two arches are made \
-of the grey stone that is found in the valley, and the mason, whose name nobody wrote down, cut a \
-small fish into the keystone. In spring the river rises almost to the fish. When it covers it, \
-the old people say, the hay will be late.
-
-To bake the bread you need flour, water, salt and a little yeast. Mix everything in the evening, \
-cover the bowl with a cloth and leave it until the morning. Then fold the dough four times, let \
-it rest for an hour, and bake it in a very hot oven until the crust is dark. If it sounds hollow \
-when you knock on it, it is done.
-
-def mean(values):
-    if not values:
-        raise ValueError("no values")
-    return sum(values) / len(values)
-"""
-"""What entropies are measured on: sums, a story, a recipe, code; some three hundred tokens."""
+        return exceeded(self._texts.entropies(), share)
 
 
 def _read(tokenizer: PreTrainedTokenizerBase, vocab_size: int | None = None) -> Lexicon:
