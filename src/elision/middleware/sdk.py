@@ -97,8 +97,9 @@ def connect(
         UpstreamError: If the server does not answer.
     """
     named = model or _first_model(url, key)
-    given = {"assistants": {}, **settings}  # those of a local model are not this server's business
-    chosen = _settings(upstream=url, model=named, upstream_key=key, profile=profile, **given)
+    chosen = _settings(upstream=url, model=named, upstream_key=key, profile=profile, **settings)
+    if "assistants" not in settings:  # a file's are those of the model that is served from here
+        chosen = chosen.model_copy(update={"assistants": {}})
     return Client(assemble(chosen))
 
 
