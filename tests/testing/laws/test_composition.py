@@ -80,17 +80,10 @@ def test_recipes_that_do_not_commute_are_caught() -> None:
         check_commute(bias, penalty, CONTEXT, [torch.zeros(259)], tokens=(7,))
 
 
-@pytest.mark.parametrize(
-    ("broken", "said"),
-    [
-        (Reading(reads=(), says=(), always=False), "name a branch"),
-        (Reading(reads=(), branches=(), always=False), "ask for a branch"),
-    ],
-    ids=["names", "asks"],
-)
-def test_neutral_settings_that_hold_a_branch_are_caught(broken, said: str) -> None:
-    with pytest.raises(AssertionError, match=said):
-        check_neutral(broken, CONTEXT, ROWS)
+def test_neutral_settings_that_ask_for_a_branch_are_caught() -> None:
+    check_neutral(Reading(reads=(), says=(), always=False), CONTEXT, ROWS)
+    with pytest.raises(AssertionError, match="ask for a branch"):
+        check_neutral(Reading(reads=(), always=False), CONTEXT, ROWS)
 
 
 def test_a_made_up_row_depends_on_the_tokens_that_its_repr_keeps_to_itself() -> None:

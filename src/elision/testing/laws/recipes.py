@@ -136,9 +136,8 @@ def check_neutral(
 def _check_reads_nothing(session: Session, here: Here, where: str) -> None:
     from elision.middleware.interventions.base import Contrasts
 
-    if isinstance(session, Contrasts):
-        assert not session.branches, f"{where}: neutral settings name a branch"
-        assert not session.needs(here), f"{where}: neutral settings ask for a branch"
+    asked = isinstance(session, Contrasts) and session.needs(here)
+    assert not asked, f"{where}: neutral settings ask for a branch"
 
 
 def check_sessions(
