@@ -299,7 +299,9 @@ def test_one_branch_serves_everybody_who_names_it() -> None:
     keys = {OtherPrompt((token,)): True for token in (0, 1, 2)}
     chain = Chain.begin(recipes, context())
     assert chain.branches == keys
-    assert sorted(chain.needs(Here(torch.zeros(8))), key=repr) == sorted(keys, key=repr)
+    needs = chain.needs(Here(torch.zeros(8)))
+    assert len(needs) == len(keys)
+    assert set(needs) == set(keys)
 
 
 def test_context_awareness_acts_before_contextual_contrast() -> None:
