@@ -124,10 +124,14 @@ def _sums(done: Sequence[Completion]) -> Mapping[str, float]:
 
 
 def entropies(way: Ours, requests: Sequence[Request]) -> list[float]:
-    """Return the entropy in nats of the model's scores at every token of the replies."""
+    """Return the entropy in nats of the model's scores at every token of the replies, not timed."""
     torch.set_num_threads(way.n_threads)
-    plans = (replace(way.plan(request), trace=True) for request in requests)
-    done = [asyncio.run(collect(way.engine.stream(plan))) for plan in plans]
+    return asyncio.run(_entropies(way, requests))
+
+
+async def _entropies(way: Ours, requests: Sequence[Request]) -> list[float]:
+    plans = [replace(way.plan(request), trace=True) for request in requests]
+    done = await asyncio.gather(*(collect(way.engine.stream(plan)) for plan in plans))
     return [token.entropy_before for each in done for token in each.choices[0].trace]
 
 
