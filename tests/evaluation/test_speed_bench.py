@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elision.contract import Plan, Request, Sampling
+from elision.contract import Plan, Recipe, Request, Sampling, in_order
 from elision.errors import ConfigError
 from elision.evaluation import bench
 from elision.evaluation.bench import Setup
@@ -28,7 +28,7 @@ from elision.evaluation.benches.identity import (
     replay,
 )
 from elision.evaluation.benches.profiles import is_explained
-from elision.evaluation.benches.racing import Course, Run, Stable, ask, race, stable
+from elision.evaluation.benches.racing import Course, Run, Stable, ask, race, stable, timed
 from elision.evaluation.benches.ratios import (
     Ratios,
     by_group,
@@ -50,6 +50,7 @@ from elision.evaluation.spec_bench import (
 )
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine
+from elision.middleware.interventions import Guidance, MinimalIntervention
 from elision.middleware.interventions.bias import LogitBias
 from elision.middleware.profiles import sampling_recipes
 from elision.middleware.speculation.base import Draft
@@ -240,6 +241,16 @@ def test_a_replay_writes_what_the_engine_writes(tiny: Stable, temperature: float
     found = tiny.engine.borrow(lambda model: replay(model, plan)).result()
     assert found.text == text
     assert [pick.start for pick in found.picks] == list(range(24))
+
+
+@pytest.mark.parametrize(
+    "recipe", [Guidance(scale=1.5), MinimalIntervention(tau=1.0, negative=(7, 8))]
+)
+def test_a_replay_is_guided_as_the_engine_is(tiny: Stable, recipe: Recipe) -> None:
+    plan = replace(letters(), recipes=in_order((*letters().recipes, recipe)))
+    text = asyncio.run(timed(tiny.engine, plan)).text
+    assert tiny.engine.borrow(lambda model: replay(model, plan)).result().text == text
+    assert text != tiny.ours("off", "a").run(letters().request).text
 
 
 @pytest.fixture(scope="module")

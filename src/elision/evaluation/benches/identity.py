@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from elision.contract import Lexicon, Plan
+from elision.middleware.engines.branches import read_on
 from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel
 from elision.middleware.engines.decoding import Reply
 from elision.middleware.engines.draw import Draw, draw_for
+from elision.middleware.engines.given import Beside
 from elision.middleware.engines.job import context_for
+from elision.middleware.engines.station import Station
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,22 +87,28 @@ class Replay:
 def replay(model: CausalModel, plan: Plan) -> Replay:
     """Decode *plan* one token a forward; for the engine's thread."""
     request, prompt = plan.request, model.render(plan.request)
-    context = context_for(plan, prompt, model)
+    context = context_for(plan, prompt, model, assistants=())
     seed = request.sampling.seed or 0
     witness = _Witness(draw_for(request.sampling, choice=0, seed=seed, device=model.device))
     reply = Reply.begin(plan, context, witness, max_tokens=request.max_tokens or 1)
-    _decode(model, prompt.ids, reply, witness)
+    beside = Beside.of(plan, reply.chain, prompt.ids, Station(model))
+    while not read_on([beside.asides]):
+        pass
+    _decode(model, prompt.ids, reply, witness, beside)
     return Replay(reply.release.text, tuple(witness.picks), model.eos)
 
 
-def _decode(model: CausalModel, prompt: tuple[int, ...], reply: Reply, witness: _Witness) -> None:
-    cache = model.new_cache()
+def _decode(
+    model: CausalModel, prompt: tuple[int, ...], reply: Reply, witness: _Witness, beside: Beside
+) -> None:
+    cache = beside.cache
     first = row = _read(model, prompt, cache)
     while not _is_over(reply):
         witness.start = len(reply.release.text)
-        reply.visit(reply.here(row))
+        beside.cache, beside.tokens = cache, tuple(reply.tokens)
+        reply.visit(beside.here(row, reply.chain, len(reply.tokens)))
         if not reply.tokens:  # gone back to the beginning, or ended there
-            row = first
+            row, cache = first, model.cut_cache(cache, prompt)
         elif not _is_over(reply):
             cache = model.cut_cache(cache, (*prompt, *reply.tokens[:-1]))
             row = model.score((reply.tokens[-1],), cache)

@@ -17,6 +17,7 @@ from elision.evaluation.benches.racing import Course, Runs, Stable, timed
 from elision.evaluation.figures import Figure, Goal, of
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.enforcement import Enforcement
+from elision.middleware.guiding import guidance_for
 from elision.middleware.planning import Defence
 from elision.middleware.profiles import PROFILES, Profile
 
@@ -101,6 +102,7 @@ def plan_in(stable: Stable, profile: Profile, rules: Enforcement, request: Reque
     lexicon = stable.engine.lexicon
     assert lexicon is not None
     defence = asyncio.run(Defence.of(profile, rules, request, lexicon, on_failure=lambda: None))
+    defence = replace(defence, guidance=guidance_for(request, profile, stable.engine))
     return Plan(
         request=request,
         recipes=defence.recipes(request, lexicon),
