@@ -26,6 +26,7 @@ from elision.evaluation.benches.pacing import (
     entropies,
     exceeded,
     in_turns,
+    usage,
 )
 from elision.evaluation.benches.racing import Stable, ask, stable
 from elision.evaluation.figures import Figure
@@ -91,20 +92,20 @@ def test_a_gate_is_set_by_the_replies_that_it_guides(tiny: Stable) -> None:
 
 def _usage(tiny: Stable, requests: list[Request], tau: float) -> float:
     way = tiny.ours("off", "a", (MinimalIntervention(tau=tau),))
-    return guidance.usage_of([answer(way, [request]) for request in requests])
+    return usage([answer(way, [request]) for request in requests])
 
 
 def test_an_idle_gate_looks_at_every_token_and_guides_none(tiny: Stable) -> None:
     idle = tiny.ours("off", "a", (guidance.IDLE,))
     found = answer(idle, endless(tiny, QUESTIONS))
     assert dict(found.notes) == {"mti_gate_seen": 120}
-    assert guidance.usage_of([found]) == 0
+    assert usage([found]) == 0
 
 
-def test_usage_counts_all_tokens_together_and_is_nothing_without_a_gate() -> None:
-    paces = [pace(1, mti_gate_seen=30, mti_guided=6), pace(1, mti_gate_seen=10)]
-    assert guidance.usage_of(paces) == 0.15
-    assert guidance.usage_of([pace(1)]) == 0
+def test_usage_is_the_share_of_all_tokens_that_were_guided() -> None:
+    paces = [pace(1, 30, mti_gate_seen=30, mti_guided=6), pace(1, 10, mti_gate_seen=10)]
+    assert usage(paces) == 0.15
+    assert usage(paces[1:]) == 0
 
 
 # --- turns ---------------------------------------------------------------------------------------
@@ -201,7 +202,9 @@ def check(found: dict[str, Figure]) -> None:
         "mti_cost.fp32": "<= 1.25",
     }  # fmt: skip
     assert all(figure.value > 0 and figure.unit == "x" for figure in found.values())
-    assert found["guidance.mti_idle"].conditions["usage"] == 0
+    for name in ("cfg_cost", "cfg_cost.auto", "cad_cost", "uld_cost", "cfg_8", "mti_idle"):
+        usage = found[f"guidance.{name}"].conditions["usage"]
+        assert usage == (0 if name == "mti_idle" else 1)
     for name, dtype in (("mti_cost", "bfloat16"), ("mti_cost.fp32", "float32")):
         conditions = found[f"guidance.{name}"].conditions
         assert conditions["dtype"] == dtype

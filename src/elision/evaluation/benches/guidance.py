@@ -7,7 +7,6 @@ runs from its first text, so that it holds no prompts; that of eight streams is 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,6 @@ from elision.evaluation.benches.batch import requests_of
 from elision.evaluation.benches.model import PROMPTS
 from elision.evaluation.benches.pacing import (
     Group,
-    Pace,
     Paces,
     cost,
     endless,
@@ -32,7 +30,7 @@ from elision.middleware.engines.local import LocalEngine
 from elision.middleware.interventions.contrast import ContextAware
 from elision.middleware.interventions.difference import LogitDifference
 from elision.middleware.interventions.guidance import Guidance
-from elision.middleware.interventions.mti import MinimalIntervention, usage
+from elision.middleware.interventions.mti import MinimalIntervention
 from elision.middleware.interventions.views import LastToken, Without
 
 if TYPE_CHECKING:
@@ -57,7 +55,10 @@ NEAR: Final = 0.01
 N_TRIES: Final = 4
 
 N_SHORT: Final = 24
-"""Tokens of a reply where many pairs tell more than long ones, or where there is no time."""
+"""Tokens of a reply where many pairs tell more than long ones."""
+
+N_HURRIED: Final = 16
+"""Tokens of a reply where there is no time."""
 
 ASSISTANT: Final = "again"
 """The model's own weights, loaded once more: no assistant that is worth asking is larger."""
@@ -88,7 +89,7 @@ def measure(setup: Setup) -> Iterator[Figure]:
 
 def questions(setup: Setup, stable: Stable) -> list[Request]:
     """Return what one stream is asked."""
-    n_tokens, n = setup.repeats(48, N_SHORT), setup.repeats(len(PROMPTS), 2)
+    n_tokens, n = setup.repeats(48, N_HURRIED), setup.repeats(len(PROMPTS), 2)
     return endless(stable, [ask(f"{PASSAGE}\n\n{prompt}", n_tokens) for prompt in PROMPTS[:n]])
 
 
@@ -153,14 +154,8 @@ def _mti_cost(
     """Return what MTI costs over all groups: not all are guided at as many tokens."""
     return cost(
         name, paces, "mti", most=most, over_all=True, **conditions,
-        usage=usage_of(paces["mti"]), tau=round(mti.tau or 0.0, 3),
+        tau=round(mti.tau or 0.0, 3),
     )  # fmt: skip
-
-
-def usage_of(paces: Sequence[Pace]) -> float:
-    """Return the share of all tokens that MTI guided."""
-    notes = sum((Counter(pace.notes) for pace in paces), Counter[str]())
-    return round(usage(notes) or 0.0, 4)
 
 
 @contextmanager
@@ -182,7 +177,7 @@ def _idle(setup: Setup, stable: Stable, requests: Sequence[Request]) -> Figure:
     paces = in_turns(ways, one_by_one(short, setup.repeats(5, 2)), FIRST)
     return cost(
         "guidance.mti_idle", paces, "idle", most=1.01, **about(stable, short),
-        usage=usage_of(paces["idle"]), tau=IDLE.tau,
+        tau=IDLE.tau,
     )  # fmt: skip
 
 
@@ -203,7 +198,7 @@ def _drafted(stable: Stable, requests: Sequence[Request]) -> Figure:
 
 
 def _eight_streams(setup: Setup, stable: Stable, mti: MinimalIntervention) -> Iterator[Figure]:
-    n_tokens, n_turns = setup.repeats(48, N_SHORT), setup.repeats(3, 1)
+    n_tokens, n_turns = setup.repeats(48, N_HURRIED), setup.repeats(3, 1)
     groups = [endless(stable, requests_of(turn, n_tokens)) for turn in range(n_turns)]
     ways = {
         "plain": _way(stable, "eight"),
@@ -215,5 +210,5 @@ def _eight_streams(setup: Setup, stable: Stable, mti: MinimalIntervention) -> It
     yield cost("guidance.cfg_8", paces, "cfg", most=1.6, in_all=True, **on, other="last token")
     yield cost(
         "guidance.mti_8", paces, "mti", in_all=True, **on,
-        usage=usage_of(paces["mti"]), tau=round(mti.tau or 0.0, 3),
+        tau=round(mti.tau or 0.0, 3),
     )  # fmt: skip

@@ -144,6 +144,14 @@ def exceeded(nats: Sequence[float], share: float) -> float:
 # --- figures -------------------------------------------------------------------------------------
 
 
+def usage(paces: Sequence[Pace]) -> float:
+    """Return at what share of all tokens a recipe says that it guided."""
+    guided = sum(
+        count for pace in paces for note, count in pace.notes.items() if note.endswith("_guided")
+    )
+    return guided / sum(pace.n_tokens for pace in paces)
+
+
 def cost(
     name: str,
     paces: Paces,
@@ -154,7 +162,7 @@ def cost(
     over_all: bool = False,
     **conditions: Any,
 ) -> Figure:
-    """Return how many times as long a token takes *way* as ``plain``.
+    """Return how many times as long a token takes *way* as ``plain``, and how often it guided.
 
     Args:
         name: The figure's.
@@ -174,5 +182,6 @@ def cost(
         goal=None if most is None else Goal(value=most, sense="<="),
         pick=(lambda _: overall) if over_all else statistics.median, **conditions,
         ms_per_token=round(statistics.fmean(ours), 2), plain_ms=round(statistics.fmean(plain), 2),
+        usage=round(usage(paces[way]), 4),
         statistic="all time over all time" if over_all else "time over time, median of the pairs",
     )  # fmt: skip
