@@ -264,7 +264,7 @@ def test_json_is_json(block: Block) -> None:
 
 
 def test_every_block_says_what_it_is() -> None:
-    known = {"python", "console", "json", "text", "yaml", ""}
+    known = {"python", "console", "json", "mermaid", "text", "yaml", ""}
     assert {str(b): b.language for b in BLOCKS if b.language not in known} == {}
     marks = {"", "needs: nothing", "needs: model", "needs: server"}
     assert {str(b): b.mark for b in BLOCKS if b.mark not in marks} == {}

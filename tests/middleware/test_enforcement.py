@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from elision.contract import Completion, Engine, Request, Sampling, collect
-from elision.errors import CapabilityError, ElisionError, EngineError, GuardError
+from elision.errors import CapabilityError, ElisionError, EngineError, GuardError, RequestError
 from elision.guards.register.register import Register
 from elision.guards.scope import Scope
 from elision.guards.targets import ForgetTarget, Phrase
@@ -23,7 +23,7 @@ from elision.testing.encoders import BagEncoder
 from elision.testing.models import tiny_model
 from elision.testing.scripted import ScriptedEngine
 from elision.testing.text_engine import TextEngine
-from elision.testing.tokenizers import word_tokenizer
+from elision.testing.tokenizers import byte_tokenizer, word_tokenizer
 
 SECRET = "Marguerite Delacroix"
 PROBE = "In which town was the painter of the lighthouse born?"
@@ -65,6 +65,35 @@ async def test_what_is_not_a_phrase_is_suppressed_where_the_gate_opens(register:
     assert done.report["gate"] == "open"
     other = await reply(pipe, ask("How is the weather?"))
     assert (other.text, other.report["gate"]) == ("It rains in Lyon.", "closed")
+    await pipe.aclose()
+
+
+@pytest.mark.parametrize("as_tokens", [False, True])
+@pytest.mark.parametrize("method", ["cfg", "contrast", "mti"])
+async def test_what_a_request_would_be_guided_by_is_read_by_the_gate(
+    register: Register, method: str, as_tokens: bool
+) -> None:
+    pipe = pipeline(register)
+    register.add(subject(), actor="a")
+    ids = byte_tokenizer()(PROBE, add_special_tokens=False)["input_ids"]
+    words: Any = ids if as_tokens else PROBE
+    guidance = {
+        "cfg": {"negative": words, "scale": 0},
+        "contrast": {"towards": words, "away": "nothing", "scale": 20},
+        "mti": {"negative": words, "branch": "prompt", "gate": "always", "scale": 0},
+    }
+    options = {"guidance": {method: guidance[method]}}
+    done = await reply(pipe, ask("How is the weather?", options=options))
+    assert done.report["gate"] == "open"
+    assert "Arromanches" not in done.text
+    await pipe.aclose()
+
+
+async def test_guidance_does_not_go_with_a_prompt_that_guards(register: Register) -> None:
+    pipe = pipeline(register)
+    options = {"guidance": {"cfg": {"negative": "Anything.", "scale": 0}}}
+    with pytest.raises(RequestError, match="does not go with a guardrail prompt"):
+        await reply(pipe, ask(options=options), profile="guardrail-prompt")
     await pipe.aclose()
 
 

@@ -18,6 +18,7 @@ from elision.guards.encoded.encoded import Encoded
 from elision.guards.gate.views import Turn
 from elision.guards.guard import Guard
 from elision.guards.verbatim.verbatim import Verbatim, brief_passages
+from elision.middleware.guidance import words_of
 
 if TYPE_CHECKING:
     from elision.contract import Epoch, Lexicon
@@ -155,12 +156,20 @@ def _with_brief_passages(target: ForgetTarget) -> ForgetTarget:
 
 
 def turns_of(request: Request, lexicon: Lexicon | None) -> tuple[Turn, ...]:
-    """Return the final prompt as the gate reads it: every message, whoever it is from."""
+    """Return the final prompt as the gate reads it: every message, whoever it is from.
+
+    What a request would be guided by counts as said by the user: it may be the real question.
+    """
+    said = [Turn("user", _text(words, lexicon)) for words in words_of(request)]
     if request.kind == "chat":
-        return tuple(Turn(str(m.get("role", "")), text_of(m)) for m in request.messages)
-    if isinstance(request.prompt, str):
-        return (Turn("user", request.prompt),)
+        turns = (Turn(str(m.get("role", "")), text_of(m)) for m in request.messages)
+        return (*turns, *said)
+    return (Turn("user", _text(request.prompt, lexicon)), *said)
+
+
+def _text(prompt: str | tuple[int, ...], lexicon: Lexicon | None) -> str:
+    if isinstance(prompt, str):
+        return prompt
     if lexicon is None:
         raise GuardError("the gate cannot read token ids on an engine without a lexicon")
-    data = b"".join(map(lexicon.bytes_of, request.prompt))
-    return (Turn("user", data.decode("utf-8", "replace")),)
+    return b"".join(map(lexicon.bytes_of, prompt)).decode("utf-8", "replace")

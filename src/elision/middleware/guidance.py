@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from elision.contract import Recipe
+from elision.contract import Recipe, Request
 from elision.errors import ConfigError, RequestError
 from elision.middleware.fields import (
     MISSING,
@@ -32,7 +32,10 @@ from elision.middleware.prompts import TOKEN_ID_MAX
 
 PATH: Final = "elision.guidance"
 SUFFIX_CHARS: Final = 1_000
+SUFFIX_TOKENS: Final = 64
 """Longest words of MTI that are read behind the text: they cost their length wherever it acts."""
+PROMPTS: Final = ("avoid", "away", "negative", "towards")
+"""Keys whose value is read as a prompt, or as part of one, that the request does not have."""
 
 _QUANTILE = re.compile(r"q(0?\.[0-9]{1,6}|0)")
 _RANGES: Final = MappingProxyType(
@@ -83,6 +86,18 @@ def guidance_of(given: object, under: Mapping[str, Any] | None = None) -> dict[s
     }
 
 
+def words_of(request: Request) -> Iterator[str | tuple[int, ...]]:
+    """Yield every text, and every list of tokens, that *request* itself would be guided by."""
+    own = request.options.get("guidance")
+    for settings in own.values() if isinstance(own, Mapping) else ():
+        for key in PROMPTS if isinstance(settings, Mapping) else ():
+            words = settings.get(key)
+            if isinstance(words, str):
+                yield words
+            elif isinstance(words, Sequence):
+                yield tuple(token for token in words if isinstance(token, int))
+
+
 # --- one method ----------------------------------------------------------------------------------
 
 
@@ -118,8 +133,9 @@ def _mti(fields: Fields) -> Recipe:
         **_word(fields, "gate", ("entropy", "random", "always")),
     }
     if (negative := _negative(fields)) is not None:
-        if words.get("branch", "suffix") == "suffix" and len(negative) > SUFFIX_CHARS:
-            raise reject(fields.param("negative"), f"must be no longer than {SUFFIX_CHARS:,}")
+        most = SUFFIX_CHARS if isinstance(negative, str) else SUFFIX_TOKENS
+        if words.get("branch", "suffix") == "suffix" and len(negative) > most:
+            raise reject(fields.param("negative"), f"must be no longer than {most:,}")
         words["negative"] = negative
     return MinimalIntervention(**words, **_numbers(fields, "scale"), **_threshold(fields))
 

@@ -18,7 +18,7 @@ def guidance_for(request: Request, profile: Profile, engine: Engine) -> tuple[Re
     """Return the recipes by which *request* is guided: the profile's, or its own in their place.
 
     Raises:
-        RequestError: As in `guidance_of`.
+        RequestError: As in `guidance_of`; or if the profile guards by a prompt.
         CapabilityError: If the engine, or the profile's decoder, has no scores to guide by.
     """
     own = request.options.get("guidance")
@@ -26,7 +26,10 @@ def guidance_for(request: Request, profile: Profile, engine: Engine) -> tuple[Re
     for method in found:
         asked = method in (own or {})
         told = f"{PATH}.{method}" if asked else f"{method} of the profile {profile.name}"
-        _check_engine(told, profile, engine, param=f"{PATH}.{method}" if asked else "model")
+        param = f"{PATH}.{method}" if asked else "model"
+        _check_engine(told, profile, engine, param=param)
+        if profile.guardrail is not None:  # another prompt would lack it, or tell what is in it
+            raise RequestError(f"{told} does not go with a guardrail prompt", param=param)
     return tuple(AsAsked(recipe, method, engine.name) for method, recipe in found.items())
 
 

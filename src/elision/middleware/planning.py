@@ -216,13 +216,13 @@ class _UnlessUnknown:
     """A recipe of the semantic layer, left out of requests whose gate failed."""
 
     def __init__(self, recipe: Recipe, assessment: Future[Assessment]) -> None:
-        self._recipe = recipe
+        self.inner = recipe
         self._assessment = assessment
         self.stage, self.rank = recipe.stage, recipe.rank
 
     def begin(self, context: Context) -> Session:
         is_unknown = self._assessment.result() is UNKNOWN
-        return _Idle() if is_unknown else self._recipe.begin(context)
+        return _Idle() if is_unknown else self.inner.begin(context)
 
 
 def _before(request: Request) -> str:

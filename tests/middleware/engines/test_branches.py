@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from elision.contract import Completion, Context, Plan, Recipe, Suffix, collect
-from elision.errors import CapabilityError, ConfigError, EngineError
+from elision.errors import (
+    CapabilityError,
+    ConfigError,
+    ContextLengthError,
+    EngineError,
+    RequestError,
+)
+from elision.middleware.engines import branches
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.job import CAPABILITIES
 from elision.middleware.engines.local import LocalEngine
@@ -121,8 +128,9 @@ async def test_a_given_answer_is_scored_as_it_would_be_written(
     assert [e.logprob for e in done.choices[0].logprobs] == pytest.approx(logprobs, abs=1e-4)
 
 
-async def test_a_window_that_has_moved_on_is_not_lost_to_a_suffix() -> None:
-    wanted = free(*RECIPES["mti-always"], max_tokens=40, logprobs=0)
+@pytest.mark.parametrize("name", ["mti-always", "cfg", "mti-prompt"])
+async def test_a_window_that_has_moved_on_is_not_lost(name: str) -> None:
+    wanted = free(*RECIPES[name], max_tokens=40, logprobs=0)
     model = {"context": 128}
     tokens = slow_windowed(wanted, model)
     engine = LocalEngine(causal("gemma3", **model))
@@ -222,13 +230,81 @@ def test_an_assistant_with_another_vocabulary_is_refused() -> None:
         LocalEngine(causal(), assistants={"other": other})
 
 
-async def test_an_assistant_that_is_not_there_is_named() -> None:
+async def test_an_assistant_that_is_not_there_is_refused() -> None:
     engine = LocalEngine(causal())
     try:
-        with pytest.raises(Exception, match="amateur"):
+        with pytest.raises(RequestError, match="names an assistant that is not loaded; .*: none"):
             await decode(engine, free(*RECIPES["cd"]))
     finally:
         await engine.aclose()
+
+
+async def test_a_suffix_ends_within_the_context() -> None:
+    engine = LocalEngine(causal(context=64))
+    model, wanted = causal(context=64), free(*RECIPES["mti-always"], max_tokens=None)
+    room = 64 - len(model.render(wanted.request).ids)
+    try:
+        done = await decode(engine, wanted)
+        with pytest.raises(ContextLengthError, match="shorten it"):
+            await decode(engine, replace(
+                wanted, request=replace(wanted.request, answer=tuple(range(40, 40 + room)))
+            ))  # fmt: skip
+    finally:
+        await engine.aclose()
+    assert done.usage.completion_tokens == room - len((7, 8, 9))
+
+
+async def test_an_echoed_prompt_is_scored_beside_an_assistant() -> None:
+    wanted = free(*RECIPES["cd"], max_tokens=2)
+    request = replace(wanted.request, kind="text", echo=True, logprobs=0)
+    engine = engine_for()
+    try:
+        done = await decode(engine, replace(wanted, request=request))
+    finally:
+        await engine.aclose()
+    n_prompt = len(causal().render(request).ids)
+    assert len(done.choices[0].logprobs) == n_prompt + 2
+
+
+async def test_what_stands_against_a_request_comes_before_its_echo() -> None:
+    engine = LocalEngine(causal(context=128))
+    wanted = free(*RECIPES["cfg-long"], max_tokens=4)
+    left: list[Any] = []
+
+    async def read() -> None:
+        async for delta in engine.stream(
+            replace(wanted, request=replace(wanted.request, echo=True))
+        ):
+            left.append(delta)
+
+    try:
+        with pytest.raises(ContextLengthError):
+            await read()
+    finally:
+        await engine.aclose()
+    assert left == []
+
+
+async def test_a_reply_that_must_be_alone_shares_no_branch_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    score = branches.score_trees
+
+    def counting(model: Any, segments: Any) -> Any:
+        sizes.append(len(segments))
+        return score(model, segments)
+
+    monkeypatch.setattr(branches, "score_trees", counting)
+    engine = engine_for()
+    wanted = free(*RECIPES["mti-always"], max_tokens=6)
+    try:
+        plans = (replace(wanted, reuse=False), replace(wanted, reuse=False))
+        await asyncio.gather(*(decode(engine, plan) for plan in plans))
+    finally:
+        await engine.aclose()
+    assert sizes
+    assert max(sizes) == 1
 
 
 async def test_another_prompt_that_fills_the_context_is_refused() -> None:

@@ -15,6 +15,7 @@ from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine
 from elision.middleware.interventions import INTERVENTIONS
 from elision.middleware.profiles import sampling_recipes
+from elision.testing.broken import Breaking
 from elision.testing.laws import check_drafted_equals_plain
 from elision.testing.models import ARCHITECTURES, Architecture, tiny_model
 from elision.testing.tokenizers import byte_tokenizer
@@ -218,6 +219,23 @@ async def test_a_reply_that_cannot_be_kept_ends_alone_and_the_engine_lives(
         assert (await decode(engine, wanted)).text == plain.text
     finally:
         await engine.aclose()
+
+
+@pytest.mark.parametrize("where", ["held", "verdict", "adjust"])
+async def test_a_choice_that_breaks_at_its_first_token_is_not_written_on(where: Any) -> None:
+    engine, recipe = LocalEngine(causal()), Breaking(where=where, after=0)
+    left: list[str] = []
+
+    async def read() -> None:
+        async for delta in engine.stream(free(recipe, max_tokens=2)):
+            left.append(delta.text)
+
+    try:
+        with pytest.raises(EngineError):
+            await read()
+    finally:
+        await engine.aclose()
+    assert "".join(left) == ""
 
 
 async def test_a_drafter_that_breaks_ends_its_request_alone(

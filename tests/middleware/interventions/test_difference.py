@@ -462,7 +462,7 @@ def test_an_assistant_that_is_not_loaded_is_refused_and_those_that_are_are_named
 
 
 def test_both_assistants_of_a_delta_must_be_there() -> None:
-    with pytest.raises(RequestError, match="'later'"):
+    with pytest.raises(RequestError, match="delta names an assistant that is not loaded"):
         DeltaUnlearning(before="before", after="later").begin(context())
 
 

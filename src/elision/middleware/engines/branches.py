@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from elision.contract import BranchKey, Suffix
 from elision.errors import EngineError
 from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel
-from elision.middleware.engines.ragged import Segment, score_trees
+from elision.middleware.engines.ragged import Segment, is_whole, score_trees
 from elision.middleware.speculation.base import NOTHING, Draft
 from elision.middleware.speculation.compaction import can_compact, compact, truncate
 
@@ -56,10 +56,10 @@ class Aside:
     """
 
     host: Host
-    prompt: tuple[int, ...]
-    cache: DynamicCache
+    prompt: tuple[int, ...] = field(repr=False)
+    cache: DynamicCache = field(repr=False)
     always: bool = False
-    read: tuple[int, ...] = ()
+    read: tuple[int, ...] = field(default=(), repr=False)
     first: Tensor | None = None
     rows: Tensor | None = None
 
@@ -114,7 +114,7 @@ def read_on(choices: Iterable[Asides]) -> bool:
         for key, aside in asides.items():
             if aside.first is None and key in known:
                 asides[key] = known[key].twin()
-            elif aside.first is None:
+            elif aside.first is None and aside.prompt:
                 aside.read_prompt()
                 return False
             known.setdefault(key, asides[key])
@@ -122,7 +122,7 @@ def read_on(choices: Iterable[Asides]) -> bool:
 
 
 class Followed(Protocol):
-    """One choice as branches see it; see `elision.middleware.engines.round.Decoded`."""
+    """One choice as branches see it; see `elision.middleware.engines.decoded.Decoded`."""
 
     cache: DynamicCache
     asides: Asides
@@ -175,7 +175,8 @@ def ahead(sequences: Iterable[Followed], drafts: Iterable[Draft]) -> list[tuple[
     for sequence, draft in zip(sequences, drafts, strict=True):
         for aside in sequence.asides.values():
             aside.rows = None
-            if aside.always and aside.host.takes_several:
+            shares = aside.host.takes_several and is_whole(aside.cache) and is_whole(sequence.cache)
+            if aside.always and shares:
                 tokens = aside.follow(tuple(sequence.tokens))
                 if len(tokens) == 1:
                     nodes = (*tokens, *draft.tokens)
@@ -213,10 +214,16 @@ def _host(ask: Ask, key: BranchKey, home: Host) -> Host:
     return home if aside is None else aside.host
 
 
+def _cache(ask: Ask, key: BranchKey) -> DynamicCache:
+    aside = ask.sequence.asides.get(key)
+    return ask.sequence.cache if aside is None else aside.cache
+
+
 def _fetch_together(wave: list[tuple[Ask, BranchKey]], host: Host) -> None:
     """Answer one key of each ask; if they cannot share a forward, or it breaks, one by one."""
+    shares = host.takes_several and all(is_whole(_cache(ask, key)) for ask, key in wave)
     try:
-        if len(wave) == 1 or host.takes_several:
+        if len(wave) == 1 or shares:
             _score(wave, host)
             return
     except Exception as exc:  # one of several may be to blame: the others go on without it
@@ -229,7 +236,8 @@ def _fetch_together(wave: list[tuple[Ask, BranchKey]], host: Host) -> None:
 
 def _score(wave: list[tuple[Ask, BranchKey]], host: Host) -> None:
     scores = [_Scoring.of(ask, key, host) for ask, key in wave]
-    if len(scores) > 1 or (scores[0].segment.first and host.takes_trees):
+    # Alone as in company, where it can be: usual kernels would round otherwise.
+    if len(scores) > 1 or (host.takes_trees and is_whole(scores[0].segment.cache)):
         rows = [row[-1] for row in score_trees(host.model.model, [s.segment for s in scores])]
     else:
         rows = [host.model.score(scores[0].segment.tokens, scores[0].segment.cache)]

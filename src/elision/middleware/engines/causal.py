@@ -20,6 +20,7 @@ from elision.middleware.engines.cache import GrowingLayer, full_cache, growing_c
 from elision.middleware.engines.ragged import Segment, score_trees
 from elision.middleware.interventions.hesitation import SAMPLE, entropies_along
 from elision.middleware.speculation.base import NOTHING
+from elision.middleware.speculation.compaction import truncate
 from elision.middleware.speculation.masks import Windows, chain_masks
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class CausalModel:
         if surplus <= 0:
             return cache
         if all(isinstance(layer, GrowingLayer) for layer in cache.layers):
-            cache.crop(-surplus)
+            truncate(cache, len(tokens))
             return cache
         fresh = self.new_cache()
         for start in range(0, len(tokens), PREFILL_CHUNK):

@@ -188,7 +188,7 @@ class _Chooser:
 
 @dataclass(slots=True, eq=False)
 class _Row:
-    """One sequence of the batch; see `elision.middleware.engines.round.Decoded`."""
+    """One sequence of the batch; see `elision.middleware.engines.decoded.Decoded`."""
 
     ids: Tensor
     n_prompt: int

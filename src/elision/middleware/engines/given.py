@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from elision.contract import BranchKey, Here, Plan, Request
 from elision.errors import ContextLengthError, RequestError
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from transformers import DynamicCache
 
 
+_STRIDE: Final = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """A text whose tokens are known.
@@ -32,11 +35,11 @@ class Given:
         ends: Whether the last token ends the answer.
     """
 
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = field(repr=False)
     start: int
-    prompt_ids: tuple[int, ...] = ()
-    before: str = ""
-    text: str = ""
+    prompt_ids: tuple[int, ...] = field(default=(), repr=False)
+    before: str = field(default="", repr=False)
+    text: str = field(default="", repr=False)
     ends: bool = False
 
     @classmethod
@@ -95,20 +98,28 @@ class Beside:
     cache: DynamicCache
     asides: Asides
     contrasts: bool
-    tokens: tuple[int, ...] = ()
-    draft: Draft = field(default=NOTHING)
+    tokens: tuple[int, ...] = field(default=(), repr=False)
+    draft: Draft = field(default=NOTHING, repr=False)
     node: int = 0
 
     @classmethod
-    def of(cls, plan: Plan, chain: Chain, prompt: tuple[int, ...], home: Station) -> Beside:
-        """Open the other contexts that *chain* may read; none has been read yet."""
+    def of(
+        cls, plan: Plan, chain: Chain, prompt: tuple[int, ...], home: Station, n_reply: int = 1
+    ) -> Beside:
+        """Open the other contexts that *chain* may read along *n_reply* tokens; none has been read.
+
+        Raises:
+            ContextLengthError: If one of them would not take as many.
+        """
         contrasts = bool(chain.branches)
         cache = home.model.new_cache(full=contrasts and home.takes_trees)
-        return cls(home, cache, home.asides(plan, chain, prompt), contrasts)
+        return cls(home, cache, home.asides(plan, chain, prompt, n_reply), contrasts)
 
     def stride(self, n: int) -> int:
-        """Return how much of the text to read at a time: *n*, or one where no tree is taken."""
-        return 1 if self.contrasts and not self.home.takes_trees else n
+        """Return how much of the text to read at a time, *n* or less: each may ask for branches."""
+        if not self.contrasts:
+            return n
+        return min(n, _STRIDE) if self.home.takes_trees else 1
 
     def stand(self, node: int, n: int, tokens: tuple[int, ...]) -> None:
         """Go to the position behind token *node* of a chunk of *n*; *tokens* is the answer there.

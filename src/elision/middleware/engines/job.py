@@ -128,7 +128,9 @@ class Job:
     @property
     def cached_tokens(self) -> int:
         """Tokens whose keys and values it holds."""
-        caches = [s.cache for s in (*self.live, *self._opened)]
+        sequences = *self.live, *self._opened
+        caches = [s.cache for s in sequences]
+        caches += [aside.cache for s in sequences for aside in s.asides.values()]
         caches += [self._cache] if self._cache else []
         return sum(int(cache.get_seq_length()) for cache in caches)
 
@@ -190,7 +192,10 @@ class Job:
             self._opened.append(sequence)
             if not sequence.is_over:
                 station.equip(sequence)
-            else:
+            # Not before: what stands against the request comes before anything of the reply.
+            if self.plan.request.echo:
+                self.deliver(Delta(choice=choice, text=prompt.before))
+            if sequence.is_over:
                 sequence.hand_over()
         self._cache = self._row = None
         self._read_contexts(station)
@@ -207,11 +212,7 @@ class Job:
         draw = draw_for(request.sampling, choice=choice, seed=seed, device=model.device)
         room = model.n_context - len(prompt.ids)
         most = min(request.max_tokens or room, room)
-        reply = Reply.begin(plan, context, draw, max_tokens=most)
-        # Not before the sessions are open: what stands against the request comes first.
-        if request.echo:
-            self.deliver(Delta(choice=choice, text=prompt.before))
-        return reply
+        return Reply.begin(plan, context, draw, max_tokens=most)
 
     def _count(self, sequence: Sequence, station: Station) -> None:
         """Of a choice that has ended, keep the counts alone, and what later ones may use."""

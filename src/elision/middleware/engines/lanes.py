@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -93,9 +93,15 @@ class Lanes:
             staggered.append((part, stretch))
             n_past, before = n_past + len(part), stretch.progress
         first, *others = staggered
-        futures = [self._threads().submit(_read, model, *other) for other in others]
+        futures: list[Future[Tensor]] = []
         try:
+            # One by one into the list: those that were started are waited for, whatever follows.
+            futures.extend(self._threads().submit(_read, model, *other) for other in others)
             _read(model, *first)
+        except BaseException:  # a thread that was not started must not be waited for
+            for _, stretch in staggered:
+                stretch.progress.fail()
+            raise
         finally:
             wait(futures)
         return [future.result() for future in futures][-1]

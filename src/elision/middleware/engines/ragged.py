@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
@@ -39,9 +39,9 @@ class Segment:
         first: The first node to score; those before it are in the cache already.
     """
 
-    tokens: tuple[int, ...]
-    draft: Draft
-    cache: DynamicCache
+    tokens: tuple[int, ...] = field(repr=False)
+    draft: Draft = field(repr=False)
+    cache: DynamicCache = field(repr=False)
     n_past: int
     first: int = 0
 
@@ -62,13 +62,13 @@ def score_trees(model: PreTrainedModel, segments: Sequence[Segment]) -> list[Ten
         per segment.
     """
     with torch.inference_mode(), _undone(segments):
-        independent = is_independent(model) and all(_is_whole(s.cache) for s in segments)
+        independent = is_independent(model) and all(is_whole(s.cache) for s in segments)
         if len(segments) > 1 or independent:
             return _score_together(model, segments, independent=independent)
         return [_score_alone(model, segment) for segment in segments]
 
 
-def _is_whole(cache: Any) -> bool:
+def is_whole(cache: Any) -> bool:
     """Return whether every layer of *cache* keeps every token."""
     return all(isinstance(layer, GrowingLayer) for layer in cache.layers)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from elision.contract import Request
@@ -23,7 +23,7 @@ class PromptReader:
     """
 
     model: CausalModel
-    request: Request
+    request: Request = field(repr=False)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """See `Reader.encode`."""

@@ -11,10 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from elision.middleware.engines.attention import MAX_ROWS, is_independent
-from elision.middleware.engines.branches import Asides, Host, ahead, score_elsewhere
+from elision.middleware.engines.branches import Host, ahead, score_elsewhere
+from elision.middleware.engines.decoded import Decoded
 from elision.middleware.engines.ragged import Segment, score_trees
 from elision.middleware.engines.walking import Turn, run
 from elision.middleware.speculation.base import NOTHING
@@ -22,69 +23,10 @@ from elision.middleware.speculation.controller import Ask, Controller
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import DynamicCache, PreTrainedModel
+    from transformers import PreTrainedModel
 
-    from elision.middleware.speculation.base import Draft, Mode
-    from elision.middleware.speculation.controller import Ledger
-    from elision.middleware.speculation.walk import Walk, Walking
-
-
-class Decoded(Protocol):
-    """One choice as a round sees it; `elision.middleware.engines.sequence.Sequence` is one.
-
-    Attributes:
-        cache: Keys and values of all that is certain but the root.
-        mode: Whether to draft.
-        ledger: What drafting may cost.
-        is_apart: Whether it must have every forward to itself.
-        asides: Other contexts that follow it.
-    """
-
-    cache: DynamicCache
-    mode: Mode
-    ledger: Ledger
-    is_apart: bool
-    asides: Asides
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        ...
-
-    @property
-    def tokens(self) -> Sequence[int]:
-        """The reply so far."""
-        ...
-
-    @property
-    def root(self) -> int:
-        """The last certain token."""
-        ...
-
-    @property
-    def n_past(self) -> int:
-        """Certain tokens before the root."""
-        ...
-
-    def begin(self) -> Walking:
-        """Choose the first token."""
-        ...
-
-    def prepare(self) -> None:
-        """Make ready for a forward: forget what was taken back."""
-        ...
-
-    def propose(self, n: int) -> Draft:
-        """Return a draft of at most *n* tokens."""
-        ...
-
-    def walk(self, logits: Tensor, draft: Draft) -> Walking:
-        """Choose tokens for as long as the draft has them."""
-        ...
-
-    def learn(self, logits: Tensor, draft: Draft, walk: Walk) -> None:
-        """Keep in the cache what was accepted, and let the drafter learn."""
-        ...
+    from elision.middleware.speculation.base import Draft
+    from elision.middleware.speculation.walk import Walk
 
 
 SPARING: Final = 4
@@ -157,8 +99,11 @@ class Round:
     def step(self, sequences: Sequence[Decoded]) -> Failures:
         """Advance every one of *sequences* by a forward; return those that broke, and on what."""
         failures: Failures = []
-        self._begin([s for s in sequences if not s.tokens and not s.is_over], failures)
-        for group in self._groups([s for s in sequences if s.tokens and not s.is_over]):
+        for group in self._groups([s for s in sequences if not s.tokens and not s.is_over]):
+            self._begin(group, failures)
+        broken = [sequence for sequence, _ in failures]
+        going = [s for s in sequences if s.tokens and not s.is_over and s not in broken]
+        for group in self._groups(going):
             self._advance(group, failures)
         return failures
 

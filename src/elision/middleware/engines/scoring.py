@@ -60,11 +60,11 @@ class Walk:
     entries: list[TokenLogprob] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, plan: Plan, context: Context, station: Station) -> Walk:
-        """Open the sessions."""
+    def begin(cls, plan: Plan, context: Context, station: Station, n: int) -> Walk:
+        """Open the sessions of a text of *n* tokens."""
         chain = Chain.begin(plan.recipes, context)
         refused = any(isinstance(verdict, Refuse) for verdict in chain.verdicts)
-        beside = Beside.of(plan, chain, context.prompt_ids, station)
+        beside = Beside.of(plan, chain, context.prompt_ids, station, n)
         return cls(plan, context, chain, beside, applicable=not refused)
 
     def read(self, token: int, row: Tensor | None, *, ends: bool = False) -> None:
@@ -173,7 +173,8 @@ class ScoringJob(Job):
         given = self._given = Given.of(self.plan.request, model)
         told = Prompt(given.prompt_ids, given.before)
         context = context_for(self.plan, told, model, assistants=station.assistants)
-        self._walk = Walk.begin(self.plan, context, station)
+        n = len(given.ids) - given.start
+        self._walk = Walk.begin(self.plan, context, station, n)
         self._held = self._walk.beside.cache
         if given.start == 0:
             self._walk.read(given.ids[0], None)
@@ -198,7 +199,7 @@ class ScoringJob(Job):
 
     def _conclude(self, model: CausalModel, given: Given, walk: Walk) -> None:
         """Hand over what was scored; where a reply is to follow, turn into the job that writes."""
-        self._held, self._is_scored = None, True
+        self._held, self._walk, self._is_scored = None, None, True
         request = self.plan.request
         finish = self._finish
         entries = () if request.logprobs is None and request.answer is None else (*walk.entries,)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import torch
 
-from elision.contract import OtherModel, OtherPrompt
+from elision.contract import OtherModel, OtherPrompt, Suffix
 from elision.errors import CapabilityError, ContextLengthError
-from elision.middleware.engines.branches import Aside, Asides
+from elision.middleware.engines.branches import Aside, Asides, Host
 from elision.middleware.engines.cache import GrowingLayer
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.forward_timer import ForwardTimer
@@ -161,8 +161,8 @@ class Station:
         sequence.is_apart = not plan.reuse
         sequence.contrasts = bool(sequence.reply.chain.branches)
         sequence.asides = self.asides(plan, sequence.reply.chain, sequence.prompt)
-        for aside in sequence.asides.values():
-            room = aside.host.model.n_context - len(aside.prompt)
+        for host, n in _contexts(self, sequence.reply.chain, sequence.prompt, sequence.asides):
+            room = host.model.n_context - n
             sequence.reply.max_tokens = min(sequence.reply.max_tokens, room)
         if plan.speculation == "off" or not self.takes_trees:
             if plan.speculation == "force":
@@ -172,11 +172,11 @@ class Station:
         sequence.drafter, sequence.ledger = drafter, drafter.pool.ledger
         sequence.mode = plan.speculation
 
-    def asides(self, plan: Plan, chain: Chain, prompt: tuple[int, ...]) -> Asides:
+    def asides(self, plan: Plan, chain: Chain, prompt: tuple[int, ...], n_reply: int = 1) -> Asides:
         """Return the other contexts that the sessions of *chain* may read; none has been read yet.
 
         Raises:
-            ContextLengthError: If another prompt leaves no room for a reply.
+            ContextLengthError: If one of them, or a suffix, leaves no room for *n_reply* tokens.
         """
         found: Asides = {}
         for key, always in chain.branches.items():
@@ -185,12 +185,11 @@ class Station:
             elif isinstance(key, OtherModel):
                 host = self.assistants[key.name]
                 found[key] = Aside(host, prompt, host.recall(plan, prompt)[0], always)
-        for aside in found.values():
-            if len(aside.prompt) >= aside.host.model.n_context:
+        for reader, n in _contexts(self, chain, prompt, found):
+            if n + n_reply > reader.model.n_context:
                 raise ContextLengthError(
-                    f"The other prompt has {len(aside.prompt)} tokens, but "
-                    f"{aside.host.model.name!r} takes {aside.host.model.n_context} in all; "
-                    "shorten it.",
+                    f"What guides takes {n} tokens and {n_reply} more are to follow, but "
+                    f"{reader.model.name!r} takes {reader.model.n_context} in all; shorten it.",
                     param="elision.guidance",
                 )
         return found
@@ -221,3 +220,14 @@ class Station:
     def stats(self) -> Mapping[str, float]:
         """Return gauges for metrics."""
         return {**self.pools.stats(), **self.prefixes.stats()}
+
+
+def _contexts(
+    home: Station, chain: Chain, prompt: tuple[int, ...], asides: Asides
+) -> Iterator[tuple[Host, int]]:
+    """Yield what reads beside a reply, and the tokens it reads besides the reply's."""
+    for aside in asides.values():
+        yield aside.host, len(aside.prompt)
+    for key in chain.branches:
+        if isinstance(key, Suffix):
+            yield home, len(prompt) + len(key.ids)

@@ -39,7 +39,7 @@ def assistant_of(name: str, context: Context, method: str) -> OtherModel:
     if name not in context.assistants:
         there = ", ".join(map(repr, sorted(context.assistants))) or "none"
         raise RequestError(
-            f"{method} wants the assistant {name!r}; loaded beside this model: {there}",
+            f"{method} names an assistant that is not loaded; beside this model there are: {there}",
             code="assistant_missing",
         )
     return OtherModel(name)

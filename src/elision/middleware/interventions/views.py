@@ -86,6 +86,8 @@ class Without:
         changed = _edited(request, lambda text: text.replace(self.passage, ""))
         if changed == request:
             raise RequestError("the context to leave out does not stand in the prompt, as written")
+        if changed.kind == "text" and not changed.prompt:
+            raise RequestError("the context to leave out is the whole prompt")
         return changed
 
 

@@ -24,7 +24,7 @@ class Walk:
         n_written: Tokens written, those included that a rewind took back.
     """
 
-    before: tuple[int, ...]
+    before: tuple[int, ...] = field(repr=False)
     path: list[int] = field(default_factory=lambda: [0])
     shaped: dict[int, Tensor] = field(default_factory=dict)
     n_written: int = 0
