@@ -233,7 +233,7 @@ def test_an_assistant_with_another_vocabulary_is_refused() -> None:
 async def test_an_assistant_that_is_not_there_is_refused() -> None:
     engine = LocalEngine(causal())
     try:
-        with pytest.raises(RequestError, match="names an assistant that is not loaded; .*: none"):
+        with pytest.raises(RequestError, match=r"names an assistant that is not loaded; .*: none"):
             await decode(engine, free(*RECIPES["cd"]))
     finally:
         await engine.aclose()

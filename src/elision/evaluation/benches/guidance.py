@@ -7,11 +7,14 @@ runs from its first text, so that it holds no prompts; that of eight streams is 
 from __future__ import annotations
 
 import asyncio
+import statistics
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from elision.contract import Here, Plan
 from elision.evaluation.bench import Setup
 from elision.evaluation.benches.batch import requests_of
 from elision.evaluation.benches.model import PROMPTS
@@ -25,8 +28,10 @@ from elision.evaluation.benches.pacing import (
     in_turns,
 )
 from elision.evaluation.benches.racing import WARM_UP, Ours, Stable, ask, opened
-from elision.evaluation.figures import Figure
+from elision.evaluation.figures import Figure, Goal, of
+from elision.middleware.engines.job import context_for
 from elision.middleware.engines.local import LocalEngine
+from elision.middleware.interventions.base import Chain
 from elision.middleware.interventions.contrast import ContextAware
 from elision.middleware.interventions.difference import LogitDifference
 from elision.middleware.interventions.guidance import Guidance
@@ -34,7 +39,10 @@ from elision.middleware.interventions.mti import MinimalIntervention
 from elision.middleware.interventions.views import LastToken, Without
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from elision.contract import Recipe, Request
+    from elision.middleware.engines.causal import CausalModel
     from elision.middleware.speculation.base import Mode
 
 PASSAGE: Final = """\
@@ -171,14 +179,46 @@ def assisted(setup: Setup, stable: Stable) -> Iterator[Stable]:
 
 
 def _idle(setup: Setup, stable: Stable, requests: Sequence[Request]) -> Figure:
-    """Return what a gate costs that never opens: its replies are the plain ones."""
+    """Return what a gate costs that never opens: its replies are the plain ones.
+
+    Its hundredth is less than replies of the same engine differ by. So the chain itself is timed,
+    on the model's rows and on its thread, and set against a token of plain replies; what guided
+    replies take in turns with plain ones stands beside it.
+    """
     short = [replace(request, max_tokens=N_SHORT) for request in requests]
     ways = {"plain": _way(stable, "plain"), "idle": _way(stable, "idle", IDLE)}
     paces = in_turns(ways, one_by_one(short, setup.repeats(5, 2)), FIRST)
-    return cost(
-        "guidance.mti_idle", paces, "idle", most=1.01, **about(stable, short),
-        tau=IDLE.tau,
+    direct = cost("guidance.mti_idle", paces, "idle")
+    plain_ms = direct.conditions["plain_ms"]
+    added = stable.engine.borrow(lambda model: gate_ms(model, short[0])).result()
+    return of(
+        "guidance.mti_idle", [1 + ms / plain_ms for ms in added], "x",
+        goal=Goal(value=1.01, sense="<="), **about(stable, short),
+        usage=direct.conditions["usage"], tau=IDLE.tau, gate_ms=round(statistics.median(added), 4),
+        plain_ms=plain_ms, in_turns=f"{direct.value} ({direct.spread})",
+        statistic="a plain token and the gate's time on a row, over a plain token",
     )  # fmt: skip
+
+
+def gate_ms(model: CausalModel, request: Request, n_rounds: int = 8) -> list[float]:
+    """Return what the idle gate adds to a position, in ms, a median per round over real rows."""
+    prompt, plan = model.render(request), Plan(request=request)
+    context = context_for(plan, prompt, model, assistants=())
+    chains = Chain(), Chain.begin((IDLE,), context)
+    rows = model.rows(prompt.ids, model.new_cache(), min(32, len(prompt.ids)))
+    rounds = [[_visit_ms(chain, rows) for chain in chains] for _ in range(n_rounds + 1)]
+    return [idle - plain for plain, idle in rounds[1:]]  # the first warms
+
+
+def _visit_ms(chain: Chain, rows: Tensor) -> float:
+    times = []
+    for position, row in enumerate(rows):
+        began = time.perf_counter()
+        here = Here(row.float(), position=position)
+        chain.needs(here)
+        chain.adjust(here.raw, here)
+        times.append((time.perf_counter() - began) * 1e3)
+    return statistics.median(times)
 
 
 def _drafted(stable: Stable, requests: Sequence[Request]) -> Figure:
