@@ -17,7 +17,8 @@ from torch import Tensor
 
 from elision.middleware.engines.attention import is_independent, is_usual
 from elision.middleware.engines.cache import GrowingLayer, full_cache
-from elision.middleware.engines.rows import Part, Rows, attending
+from elision.middleware.engines.part import Part
+from elision.middleware.engines.rows import Rows, attending
 from elision.middleware.speculation.base import NOTHING, Draft
 from elision.middleware.speculation.compaction import can_compact, tree_slots
 from elision.middleware.speculation.masks import Masks, Windows, tree_masks, tree_positions

@@ -10,7 +10,7 @@ sequence's end every product adds zero.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from elision.middleware.engines.attention import CHUNK, LEAST_ROWS, LEAST_SLOTS
 
 if TYPE_CHECKING:
-    from elision.middleware.engines.rows import Part
+    from elision.middleware.engines.part import Part
 
 
 def alike(parts: Iterable[tuple[Part, int]]) -> Iterator[list[Part]]:
@@ -85,7 +85,7 @@ class Roots:
             keys, values = self._rooms
             self._views = self._cut(keys), self._cut(values)
         for views, name in zip(self._views, ("keys", "values"), strict=True):
-            torch._foreach_copy_(views, [getattr(layer, name)[0] for layer in layers])
+            cast("Any", torch)._foreach_copy_(views, [getattr(layer, name)[0] for layer in layers])
         keys, values = self._rooms
         return keys.flatten(0, 1), values.flatten(0, 1)
 

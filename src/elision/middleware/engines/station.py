@@ -95,14 +95,23 @@ class Station:
         if self.takes_trees:
             _ = self.curve, self.takes_several, self.lanes
 
-    @cached_property
+    # Properties of what is cached: pyright takes no cached_property for a protocol's property.
+    @property
     def takes_trees(self) -> bool:
         """Whether the model scores a tree of tokens as it scores each of its paths."""
+        return self._takes_trees
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether several sequences can share a forward and stay what they are alone."""
+        return self._takes_several
+
+    @cached_property
+    def _takes_trees(self) -> bool:
         return is_tree_capable(self.model.model, new_cache=lambda: self.model.new_cache(full=True))
 
     @cached_property
-    def takes_several(self) -> bool:
-        """Whether several sequences can share a forward and stay what they are alone."""
+    def _takes_several(self) -> bool:
         return self.takes_trees and can_be_ragged(self.model.model)
 
     @cached_property
