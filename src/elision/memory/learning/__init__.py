@@ -1,0 +1,1 @@
+"""Learning entries: what they are worth, and which of them are shown."""
