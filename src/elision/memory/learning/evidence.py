@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import inf
 from typing import Self
@@ -69,7 +69,15 @@ class Arm:
             raise ConfigError(f"reward is {reward}; rewards lie between 0 and 1")
         if tokens < 0 or not 0 <= cost < inf:
             raise ConfigError(f"{tokens} tokens at {cost}; neither can be negative or endless")
-        return self + Arm(1, reward, reward * reward, tokens, tokens * tokens, cost, cost * cost)
+        return Arm(
+            self.n + 1,
+            self.rewards + reward,
+            self.rewards_sq + reward * reward,
+            self.tokens + tokens,
+            self.tokens_sq + tokens * tokens,
+            self.cost + cost,
+            self.cost_sq + cost * cost,
+        )
 
     def __add__(self, other: Arm) -> Arm:
         return Arm(
@@ -154,13 +162,15 @@ class Evidence:
         if not 0 <= propensity <= 1 or propensity == (0 if applied else 1):
             raise ConfigError(f"propensity is {propensity}; it cannot have drawn this arm")
         phases = {phase.propensity: phase for phase in self.phases}
-        old = phases.get(propensity, Phase(propensity))
+        shown, held = Arm(), Arm()
+        if propensity in phases:
+            shown, held = phases[propensity].applied, phases[propensity].withheld
         if applied:
-            new = replace(old, applied=old.applied.after(reward, tokens=tokens, cost=cost))
+            shown = shown.after(reward, tokens=tokens, cost=cost)
         else:
-            new = replace(old, withheld=old.withheld.after(reward, tokens=tokens, cost=cost))
-        phases[propensity] = new
-        return replace(self, phases=tuple(phases[p] for p in sorted(phases)))
+            held = held.after(reward, tokens=tokens, cost=cost)
+        phases[propensity] = Phase(propensity, shown, held)
+        return type(self)(tuple(phases[p] for p in sorted(phases)))
 
     @property
     def n_least(self) -> int:

@@ -10,7 +10,17 @@ from math import erfc, log, log1p, sqrt
 from statistics import NormalDist
 
 from elision.errors import ConfigError
-from elision.memory.learning.attribution import PRIOR_SD, Effect, Score, score, summarise
+from elision.memory.learning.attribution import (
+    PRIOR_SD,
+    Contrast,
+    Posterior,
+    Score,
+    contrast,
+    score,
+    shrink,
+    spending,
+    summarise,
+)
 from elision.memory.learning.evidence import Evidence
 from elision.memory.learning.states import SHOWN, Reason, State, Transition
 
@@ -67,8 +77,15 @@ class Policy:
 
     def propensity(self, state: State) -> float:
         """Return the probability with which an entry in *state* is applied; 0 if never shown."""
-        shown = dict(zip(SHOWN, (self.provisional, self.active, self.proven), strict=True))
-        return shown.get(state, 0.0)
+        match state:
+            case State.PROVISIONAL:
+                return self.provisional
+            case State.ACTIVE:
+                return self.active
+            case State.PROVEN:
+                return self.proven
+            case _:
+                return 0.0
 
 
 def rest(state: State, *, days: float, episodes: int, policy: Policy) -> Transition | None:
@@ -92,36 +109,37 @@ def step(state: State, evidence: Evidence, *, policy: Policy) -> Transition | No
     At most one move: an entry whose evidence carries it further moves again when asked again.
     Where nothing is ever withheld, nothing is measured and nothing moves.
     """
-    found = summarise(evidence) if state in SHOWN else None
-    if found is None:
+    seen = contrast(evidence) if state in SHOWN else None
+    if seen is None:
         return None
-    reason = _fault(found, policy)
-    if reason is not None:
-        return Transition(state, State.DEMOTED, reason, found)
-    if state is State.PROVISIONAL:
-        reason = _merit(found, policy)
-        return None if reason is None else Transition(state, State.ACTIVE, reason, found)
-    if state is State.ACTIVE and proves(evidence, policy=policy):
-        return Transition(state, State.PROVEN, Reason.PROVEN, found)
-    return None
+    belief = shrink(seen)
+    reason = _fault(evidence, seen, belief, policy)
+    target = State.DEMOTED
+    if reason is None and state is State.PROVISIONAL:
+        reason, target = _merit(evidence, belief, policy), State.ACTIVE
+    elif reason is None and state is State.ACTIVE and proves(evidence, policy=policy):
+        reason, target = Reason.PROVEN, State.PROVEN
+    return None if reason is None else Transition(state, target, reason, summarise(evidence))
 
 
-def _fault(found: Effect, policy: Policy) -> Reason | None:
-    if found.n_least >= policy.n_arm and found.belief.p_down >= policy.p_down:
+def _fault(evidence: Evidence, seen: Contrast, belief: Posterior, policy: Policy) -> Reason | None:
+    if evidence.n_least >= policy.n_arm and belief.p_down >= policy.p_down:
         return Reason.HARMS
-    idle = found.n_least >= policy.n_neutral and abs(found.reward.delta) < policy.neutral
-    saves = found.tokens is None or found.tokens.delta < 0
-    return Reason.NEUTRAL if idle and not saves else None
-
-
-def _merit(found: Effect, policy: Policy) -> Reason | None:
-    if found.n_least < policy.n_arm:
+    if evidence.n_least < policy.n_neutral or abs(seen.delta) >= policy.neutral:
         return None
-    if found.belief.p_up >= policy.p_up:
+    tokens = spending(evidence, "tokens")
+    return None if tokens is None or tokens.delta < 0 else Reason.NEUTRAL
+
+
+def _merit(evidence: Evidence, belief: Posterior, policy: Policy) -> Reason | None:
+    if evidence.n_least < policy.n_arm:
+        return None
+    if belief.p_up >= policy.p_up:
         return Reason.HELPS
-    no_worse = found.belief.above(-policy.margin) >= policy.p_up
-    cheaper = found.cost is not None and found.cost.interval[1] < 0
-    return Reason.CHEAPER if no_worse and cheaper else None
+    if belief.above(-policy.margin) < policy.p_up:
+        return None
+    cost = spending(evidence, "cost")
+    return Reason.CHEAPER if cost is not None and cost.interval[1] < 0 else None
 
 
 def proves(evidence: Evidence, *, policy: Policy) -> bool:
