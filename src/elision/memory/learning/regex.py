@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from re import _compiler, _constants, _parser  # type: ignore[attr-defined]
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from elision.errors import ConfigError
 
 Node: TypeAlias = Any
 """One ``(opcode, argument)`` pair of `re`'s own parser."""
 
-MOST_STEPS: Final = 512
+Key = TypeVar("Key")
+
+MOST_STEPS: Final = 256
 """Most single-character steps that a pattern may unfold to."""
-_MOST_KNOWN: Final = 4096
+_MOST_KNOWN: Final = 2048
+_BEGIN: Final = -1
 _REPEATS: Final = (_constants.MAX_REPEAT, _constants.MIN_REPEAT)
 _CHARS: Final = (_constants.LITERAL, _constants.NOT_LITERAL, _constants.ANY, _constants.IN)
 _REFUSED: Final = {
@@ -60,13 +63,18 @@ class Regex:
         self._start = self._chain(parsed, self._accept, parsed.state.flags)
         self._readers: dict[str, int] = {}
         self._moves: dict[tuple[int, str, int], int] = {}
+        self._fours: dict[tuple[int, str, int], int] = {}
+        self._required = ""
         if self.search(""):
             raise ConfigError("the regex matches an empty text, so it tells no task from another")
+        self._required = _longest_literal(parsed)
 
     def search(self, text: str) -> bool:
         """Return whether the pattern occurs anywhere in *text*."""
+        if self._required not in text:
+            return False
         accepted = 1 << self._accept
-        here = self._settle(1 << self._start, self._hold(text, 0))
+        here = self._leads(_BEGIN, "0", self._hold(text, 0))
         for position, char in enumerate(text, start=1):
             if here & accepted:
                 return True
@@ -84,17 +92,30 @@ class Regex:
         key = (here, char, anchors)
         found = self._moves.get(key)
         if found is None:
-            found = self._settle(self._after(here, char) | 1 << self._start, anchors)
-            if len(self._moves) >= _MOST_KNOWN:
-                self._moves.clear()
-            self._moves[key] = found
+            read = f"{here & self._reading(char):x}"
+            found = self._leads(_BEGIN, "0", anchors)
+            for place, digit in enumerate(reversed(read)):
+                if digit != "0":
+                    found |= self._leads(place, digit, anchors)
+            _remember(self._moves, key, found)
         return found
 
-    def _after(self, here: int, char: str) -> int:
-        after = 0
-        for state in _bits(here & self._reading(char)):
-            after |= 1 << self._next[state][0]
-        return after
+    def _leads(self, place: int, digit: str, anchors: int) -> int:
+        """Return where four states at once go on: the bits of one hexadecimal digit.
+
+        A step leads from a union of states to the union of where each leads, so that a set never
+        seen before is put together from fours that were.
+        """
+        key = (place, digit, anchors)
+        found = self._fours.get(key)
+        if found is None:
+            after = [self._start]
+            if place != _BEGIN:
+                bits = int(digit, 16)
+                after = [self._next[4 * place + bit][0] for bit in range(4) if bits >> bit & 1]
+            found = self._settle(after, anchors)
+            _remember(self._fours, key, found)
+        return found
 
     def _reading(self, char: str) -> int:
         """Return the states that read *char*."""
@@ -102,21 +123,21 @@ class Regex:
         if found is None:
             tests = zip(self._chars, self._char_masks, strict=True)
             found = sum(mask for test, mask in tests if test.match(char))
-            if len(self._readers) >= _MOST_KNOWN:
-                self._readers.clear()
-            self._readers[char] = found
+            _remember(self._readers, char, found)
         return found
 
-    def _settle(self, states: int, anchors: int) -> int:
-        """Return *states* and all that they lead to without reading a character."""
-        settled, waiting = 0, list(_bits(states))
+    def _settle(self, waiting: list[int], anchors: int) -> int:
+        """Return the states that read, or accept, and are reached without reading a character."""
+        seen, settled = set[int](), 0
         while waiting:
             state = waiting.pop()
-            if settled >> state & 1:
+            if state in seen:
                 continue
-            settled |= 1 << state
+            seen.add(state)
             kind, number = self._kinds[state]
-            if kind == "split" or (kind == "anchor" and anchors >> number & 1):
+            if kind in {"char", "accept"}:
+                settled |= 1 << state
+            elif kind == "split" or anchors >> number & 1:
                 waiting.extend(self._next[state])
         return settled
 
@@ -214,10 +235,20 @@ def _node_size(opcode: Any, argument: Any) -> int:
     return _size(argument[3]) if opcode is _constants.SUBPATTERN else 1
 
 
-def _bits(mask: int) -> list[int]:
-    found = []
-    while mask:
-        low = mask & -mask
-        found.append(low.bit_length() - 1)
-        mask ^= low
-    return found
+def _longest_literal(nodes: Node) -> str:
+    """Return the longest run of characters without which nothing matches, or ``""``."""
+    if nodes.state.flags & re.IGNORECASE:
+        return ""
+    runs = [""]
+    for opcode, argument in nodes:
+        if opcode is _constants.LITERAL:
+            runs[-1] += chr(argument)
+        else:
+            runs.append("")
+    return max(runs, key=len)
+
+
+def _remember(known: dict[Key, int], key: Key, found: int) -> None:
+    if len(known) >= _MOST_KNOWN:
+        known.clear()
+    known[key] = found
