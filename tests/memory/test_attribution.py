@@ -201,7 +201,7 @@ def test_a_draw_is_the_same_on_every_machine() -> None:
 
 
 def test_what_is_drawn_keeps_the_propensity_and_entries_do_not_follow_each_other() -> None:
-    n = 20_000
+    n = 8_000
     drawn = np.array([[draw(1, str(t), e, 0.7) for e in ("a", "b")] for t in range(n)], float)
     assert drawn.mean(axis=0) == pytest.approx([0.7, 0.7], abs=4 * math.sqrt(0.21 / n))
     assert abs(np.corrcoef(drawn.T)[0, 1]) < 4 / math.sqrt(n)

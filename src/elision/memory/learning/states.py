@@ -10,6 +10,7 @@
 
     any ──quarantine──> quarantined ──approve──> provisional          any ──erase──> erased
     demoted ──restore──> active (counted afresh)      a shown or demoted one ──revise──> provisional
+    provisional, active or demoted ──retire──> retired (room is short: see `surplus`)
 """
 
 from __future__ import annotations
