@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from elision.errors import ConfigError, ElisionError, MissingExtraError, RequestError, ShapeError
 from elision.memory.index import VectorIndex, from_bytes, to_bytes, unit
@@ -23,7 +23,9 @@ from elision.memory.index.nearest import cosines
 DIM = 6
 IDS = st.lists(st.integers(0, 40), unique=True, max_size=30)
 # Few values, so that rows repeat, point the same way and tie.
-ROW = st.tuples(*[st.sampled_from([-1.0, 0.0, 0.5, 1.0])] * DIM).filter(any)
+POOL = np.random.default_rng(1).choice([-1.0, 0.5, 1.0], size=(60, DIM))
+ROW = st.integers(0, len(POOL) - 1).map(POOL.__getitem__)
+ENTRIES = st.dictionaries(st.integers(0, 40), ROW, min_size=1, max_size=30)
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
@@ -62,26 +64,28 @@ class SameAsADictionary(RuleBasedStateMachine):
         self.index = VectorIndex(DIM, ivf_from=self.ivf_from)
         self.held = {}
 
-    @rule(ids=IDS, data=st.data())
-    def add(self, ids, data):
-        rows = data.draw(st.lists(ROW, min_size=len(ids), max_size=len(ids)))
-        self.index.add(ids, rows)
-        self.held |= dict(zip(ids, unit(rows) if rows else [], strict=True))
+    @initialize(entries=ENTRIES)
+    def begin(self, entries):
+        self.add(entries)
 
-    @rule(ids=IDS, data=st.data())
-    def build(self, ids, data):
-        rows = data.draw(st.lists(ROW, min_size=len(ids), max_size=len(ids)))
-        self.index.build(ids, rows)
-        self.held = dict(zip(ids, unit(rows) if rows else [], strict=True))
+    @rule(entries=ENTRIES)
+    def add(self, entries):
+        rows = [*entries.values()]
+        self.index.add(entries, rows)
+        self.held |= dict(zip(entries, unit(rows), strict=True))
+
+    @rule(entries=ENTRIES)
+    def build(self, entries):
+        rows = [*entries.values()]
+        self.index.build(entries, rows)
+        self.held = dict(zip(entries, unit(rows), strict=True))
 
     @rule(ids=IDS)
     def remove(self, ids):
         gone = [self.held.pop(one) for one in ids if one in self.held]
         assert self.index.remove(ids) == len(gone)
         data, left = self.index.serialize(), [row.tobytes() for row in self.held.values()]
-        for row in gone:
-            # Rows of zeros and equal numbers look alike at every offset; whole ones are looked for.
-            assert row.tobytes() in left or len(set(row.tolist())) < 3 or not holds(data, row)
+        assert [row for row in gone if row.tobytes() not in left and row.tobytes() in data] == []
 
     @rule(query=ROW, k=st.integers(1, 45))
     def search(self, query, k):
@@ -112,7 +116,7 @@ class AlsoWithLists(SameAsADictionary):
 
 
 for machine in (SameAsADictionary, AlsoWithLists):
-    machine.TestCase.settings = settings(max_examples=25, stateful_step_count=15)
+    machine.TestCase.settings = settings(max_examples=30, stateful_step_count=12)
 TestSameAsADictionary = SameAsADictionary.TestCase
 TestAlsoWithLists = AlsoWithLists.TestCase
 
@@ -324,7 +328,7 @@ def test_lists_find_98_of_100_also_for_unseen_queries_filters_and_other_k():
     assert not index.exact
     assert index._within.n_probed < index._within._n_lists / 2  # or it would be a scan
     assert recall(index, rows, queries) >= 0.98
-    assert recall(index, rows, queries, k=40) >= 0.98
+    assert recall(index, rows, queries, k=100) >= 0.98
     assert recall(index, rows, queries, allowed=range(0, 6000, 2)) >= 0.98
     assert recall(index, rows, queries, allowed=range(0, 6000, 3)) == 1  # 2,000: brute force
 
@@ -418,3 +422,40 @@ def test_a_waiting_writer_goes_before_new_readers():
             assert order == []
         writing.result(10), reading.result(10)
     assert order == ["writer", "reader"]
+
+
+def test_a_row_that_rounding_left_a_step_from_length_one_is_not_touched():
+    rows = (unit([[1.0, 2.0, 3.0]]) * (1 + 2.0**-23)).astype(np.float32)
+    assert unit(rows).tobytes() == rows.tobytes()
+
+
+def test_a_search_whose_lists_run_out_reads_the_others():
+    rows = clustered(600)
+    index = VectorIndex(32, ivf_from=200)
+    index.add(range(600), rows)
+    index._within.n_probed = 1
+    sizes = [index._within._faiss.invlists.list_size(i) for i in range(index._within._n_lists)]
+    assert min(sizes) < 10
+    assert {len(index.search(row, 10)) for row in rows} == {10}
+
+
+def test_no_search_sees_a_change_half_made(monkeypatch):
+    index, begun, done = VectorIndex(2), Event(), Event()
+    index.add([1], [[1.0, 0.0]])
+    add = index._within.add
+
+    def slow(ids, rows):
+        begun.set()
+        assert done.wait(20)
+        add(ids, rows)
+
+    monkeypatch.setattr(index._within, "add", slow)
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(index.add, [1], [[0.0, 1.0]])  # taken out, and not yet back
+        assert begun.wait(20)
+        searching = pool.submit(index.search, [0.0, 1.0], 1)
+        Event().wait(0.02)
+        assert not searching.done()
+        done.set()
+        writing.result(20)
+        assert searching.result(20) == [(1, 1.0)]
