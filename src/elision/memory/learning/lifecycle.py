@@ -31,14 +31,15 @@ class Policy:
 
     Two defaults are not the spec's. An active entry keeps the propensity of a provisional one
     until it is proven: at 0.9 an arm of 250 episodes holds 25, and an effect of +0.2 is proven
-    by then in 4 of 10 entries instead of 9. And harm needs `n_arm` episodes in each arm: without
-    them a first unlucky withheld episode demotes, and the spec's own table does not come out.
+    by then in 4 of 10 entries instead of 9. And harm needs `n_harm` episodes in each arm, or
+    a first unlucky withheld episode demotes; the spec names no number, its table fits 4.
 
     Attributes:
         provisional: Propensity of a provisional entry.
         active: Propensity of an active entry; the spec has 0.9.
         proven: Propensity of a proven entry.
-        n_arm: Episodes in each arm before rewards decide anything.
+        n_arm: Episodes in each arm before rewards promote or prove.
+        n_harm: Episodes in each arm before rewards demote.
         p_up: Probability of helping that promotes.
         p_down: Probability of harming that demotes.
         margin: Loss of reward that still counts as no worse, for a cheaper entry.
@@ -56,6 +57,7 @@ class Policy:
     active: float = 0.7
     proven: float = 0.9
     n_arm: int = 8
+    n_harm: int = 8
     p_up: float = 0.8
     p_down: float = 0.9
     margin: float = 0.02
@@ -73,8 +75,8 @@ class Policy:
             raise ConfigError(f"{shares} are not all probabilities between 0 and 1")
         if not (0 < self.error < 1 and 0 < self.error_later < 1):
             raise ConfigError(f"error is {self.error} and {self.error_later}; both lie in (0, 1)")
-        if min(self.n_arm, self.n_neutral, self.horizon) < 1:
-            raise ConfigError("n_arm, n_neutral and horizon count episodes, at least one")
+        if min(self.n_arm, self.n_harm, self.n_neutral, self.horizon) < 1:
+            raise ConfigError("n_arm, n_harm, n_neutral and horizon count episodes, at least one")
 
     def propensity(self, state: State) -> float:
         """Return the probability with which an entry in *state* is applied; 0 if never shown."""
@@ -124,7 +126,7 @@ def step(state: State, evidence: Evidence, *, policy: Policy) -> Transition | No
 
 
 def _fault(evidence: Evidence, seen: Contrast, belief: Posterior, policy: Policy) -> Reason | None:
-    if evidence.n_least >= policy.n_arm and belief.p_down >= policy.p_down:
+    if evidence.n_least >= policy.n_harm and belief.p_down >= policy.p_down:
         return Reason.HARMS
     if evidence.n_least < policy.n_neutral or abs(seen.delta) >= policy.neutral:
         return None
