@@ -357,9 +357,10 @@ def test_an_echoed_phrase_comes_back_unaltered_and_floored_and_nothing_names_it(
 
 def test_every_choice_begins_with_the_echo(client: Client) -> None:
     body = {"model": client.model, "prompt": "ab", "echo": True, "logprobs": 1, "n": 2}
-    request = parse_completion({**body, "max_tokens": 3}).request
+    request = parse_completion({**body, "max_tokens": 3, "seed": 1}).request
     done = client._loop.run(collect(client._pipeline.run(request)))
     assert [c.text[:2] for c in done.choices] == ["ab", "ab"]
+    assert {c.finish for c in done.choices} == {"length"}
     assert all(len(c.logprobs) == 5 for c in done.choices)
     assert math.isnan(done.choices[1].logprobs[0].logprob)
 
