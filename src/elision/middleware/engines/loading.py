@@ -132,7 +132,8 @@ def _measured(folder: Path, name: str, settings: Settings) -> list[Choice]:
     found: list[Choice] = []
     for dtype in dtypes:
         model = CausalModel.load(folder, name=name, dtype=getattr(torch, dtype))
-        _pack_(model, threads[0])
+        with calibration.threads(threads[0]):
+            pack_(model.model)  # not tried further: it is for timing alone
         found += [calibration.measure(model.model, dtype=dtype, n_threads=n) for n in threads]
     for choice in found:
         _log.info(
