@@ -31,6 +31,17 @@ def test_the_error_rate_is_the_one_asked_for_and_the_one_of_the_theory(error: fl
     assert abs(found - theory) < 4 * sqrt(theory * (1 - theory) / tries)
 
 
+def test_the_error_rate_of_small_filters_is_no_greater() -> None:
+    """A sentence gives a filter of a few hundred bits: positions with a stride would meet there."""
+    n, error, keys, tries = 20, 1e-4, 400, 200
+    filters = [
+        BloomFilter((f"in {i}" for i in range(n)), key=bytes([key >> 8, key & 255]), error=error)
+        for key in range(keys)
+    ]
+    found = sum(f"out {i}" in filled for filled in filters for i in range(tries))
+    assert found <= 8 + 4 * sqrt(8)  # 8 expected; a stride of 62 bits, mod m, finds over 100
+
+
 def test_size_is_that_of_the_formula() -> None:
     filled = BloomFilter(map(str, range(1000)), key=KEY, error=1e-6)
     assert filled.n_bits == 28756  # 1000 * 13.8155 / 0.480453
