@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from elision.guards.targets import Phrase as Phrase
     from elision.middleware.client import Client as Client
     from elision.middleware.engines.custom_generate import recycling as recycling
-    from elision.middleware.interventions.processor import (
+    from elision.middleware.engines.processor import (
         as_logits_processor as as_logits_processor,
     )
     from elision.middleware.sdk import chat_model as chat_model
@@ -39,7 +39,7 @@ _HOMES = {
     "Request": "elision.contract",
     "Sampling": "elision.contract",
     "Settings": "elision.settings",
-    "as_logits_processor": "elision.middleware.interventions.processor",
+    "as_logits_processor": "elision.middleware.engines.processor",
     "chat_model": "elision.middleware.sdk",
     "connect": "elision.middleware.sdk",
     "load": "elision.middleware.sdk",

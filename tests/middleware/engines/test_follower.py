@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from elision.middleware.engines.follower import CHUNK, Follower
+from elision.middleware.engines.causal import PREFILL_CHUNK
+from elision.middleware.engines.follower import Follower
 from elision.testing import tiny_model
 
 from .slow_branches import slow_scores
@@ -75,7 +76,7 @@ def test_a_long_prompt_is_read_in_chunks_and_a_step_reads_one_token() -> None:
     handle = MODEL.register_forward_pre_hook(
         lambda _, __, given: widths.append(given["input_ids"].shape[1]), with_kwargs=True
     )
-    text = tuple(n % V for n in range(CHUNK + 10))
+    text = tuple(n % V for n in range(PREFILL_CHUNK + 10))
     follower = Follower(MODEL)
     try:
         follower.score([text], live=[text])
@@ -83,7 +84,7 @@ def test_a_long_prompt_is_read_in_chunks_and_a_step_reads_one_token() -> None:
         follower.score([(*text, 5)], live=[(*text, 5)])
     finally:
         handle.remove()
-    assert widths == [CHUNK, 10, 1]
+    assert widths == [PREFILL_CHUNK, 10, 1]
 
 
 def test_scores_may_be_changed_by_whoever_asked() -> None:

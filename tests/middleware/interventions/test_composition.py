@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from elision.contract import BranchKey, Context, Here, Recipe, Stage, Stateless, in_order
+from elision.middleware.engines.processor import as_logits_processor
 from elision.middleware.interventions import INTERVENTIONS, Chain, Guidance, TopK
 from elision.middleware.interventions.base import Contrasts
-from elision.middleware.interventions.processor import as_logits_processor
 from elision.middleware.interventions.views import Tokens
 from elision.testing import byte_lexicon, tiny_model
 from elision.testing.branches import made_up_branch

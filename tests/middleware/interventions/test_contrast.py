@@ -18,12 +18,14 @@ from torch import Tensor
 
 from elision.contract import BranchKey, Capability, Context, Here, OtherPrompt, Recipe, in_order
 from elision.errors import CapabilityError, ConfigError, EngineError, RequestError
-from elision.middleware.interventions.base import Chain, Contrasts
+from elision.middleware.interventions.base import Chain
 from elision.middleware.interventions.contrast import ContextAware, ContextualContrast
 from elision.middleware.interventions.views import After, LastToken, System, Tokens, Without
 from elision.testing import byte_lexicon
-from elision.testing.branches import MadeUpReader, made_up_branch, with_branches
-from elision.testing.laws import awkward_rows, check_adjust, check_neutral, check_sessions
+from elision.testing.branches import MadeUpReader, with_branches
+from elision.testing.laws import awkward_rows, check_neutral
+
+from .mixer_laws import REPLY, check_promises, check_reads_all_it_names, check_values
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "data" / "eminf_vectors.json").read_text()
@@ -47,7 +49,6 @@ NEUTRAL = [
     ContextAware(scale=0.0, other=LastToken(), plausibility=0.5),
     ContextualContrast(scale=0.0, towards=GOOD, away=BAD),
 ]
-REPLY = (5, 17, 5)
 score = st.floats(-20, 20, width=32)
 shared = st.floats(0, 0.9) | st.just(0.0)
 
@@ -80,12 +81,7 @@ def prompts(*rows: Tensor) -> dict[BranchKey, Tensor]:
 def test_adjust_keeps_its_promises_on_rows_that_break_careless_arithmetic(
     recipe: Recipe, some_masked: bool
 ) -> None:
-    for vocab_size in (259, 3001):
-        branch = made_up_branch(vocab_size, some_masked=some_masked)
-        rows = awkward_rows(vocab_size)
-        check_adjust(recipe, context(vocab_size), rows, tokens=REPLY[:1], branch=branch)
-        half = [row.bfloat16() for row in rows]
-        check_adjust(recipe, context(vocab_size), half, branch=branch)
+    check_promises(recipe, context, some_masked=some_masked)
 
 
 @pytest.mark.parametrize("recipe", NEUTRAL, ids=repr)
@@ -100,29 +96,12 @@ def test_neutral_settings_return_the_very_same_object_and_ask_for_nothing(
 
 @pytest.mark.parametrize("recipe", EVERY)
 def test_sessions_are_values(recipe: Recipe) -> None:
-    check_sessions(
-        recipe, context(259), awkward_rows(259)[:3], tokens=REPLY, branch=made_up_branch(259)
-    )
+    check_values(recipe, context)
 
 
 @pytest.mark.parametrize("recipe", EVERY)
 def test_what_is_needed_is_said_beforehand_and_nothing_else_is_read(recipe: Recipe) -> None:
-    session = recipe.begin(context(259))
-    assert isinstance(session, Contrasts)
-    asked: list[BranchKey] = []
-    answer = made_up_branch(259)
-    row = awkward_rows(259)[0]
-
-    def branch(key: BranchKey) -> Tensor:
-        asked.append(key)
-        return answer(key)
-
-    here = Here(row, branch=branch)
-    needed = session.needs(here)
-    assert asked == []
-    session.adjust(row, here)
-    assert set(asked) == set(needed) == set(session.branches)
-    assert session.always
+    check_reads_all_it_names(recipe, context)
 
 
 @pytest.mark.parametrize("recipe", EVERY)

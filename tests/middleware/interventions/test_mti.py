@@ -32,14 +32,15 @@ from elision.middleware.interventions.mti import MinimalIntervention as Mti
 from elision.middleware.interventions.mti import usage
 from elision.testing import byte_lexicon
 from elision.testing.branches import MadeUpReader, made_up_branch, with_branches
-from elision.testing.laws import awkward_rows, check_adjust, check_neutral, check_sessions
+from elision.testing.laws import awkward_rows, check_neutral
 from elision.testing.models import tiny_model
+
+from .mixer_laws import REPLY, check_promises, check_values
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "data" / "eminf_vectors.json").read_text()
 )
 INF = float("inf")
-REPLY = (5, 17, 5, 200, 5)
 ACTING: list[Recipe] = [
     Mti(),
     Mti(tau=0.5),
@@ -85,16 +86,12 @@ def contrasts(session: Session) -> Contrasts:
 @pytest.mark.parametrize("some_masked", [False, True])
 @pytest.mark.parametrize("recipe", ACTING, ids=repr)
 def test_adjust_keeps_its_promises(recipe: Recipe, some_masked: bool) -> None:
-    branch = made_up_branch(259, some_masked=some_masked)
-    check_adjust(recipe, context(), awkward_rows(259), tokens=REPLY, branch=branch)
-    half = [row.bfloat16() for row in awkward_rows(259)]
-    check_adjust(recipe, context(), half, tokens=REPLY[:1], branch=branch)
+    check_promises(recipe, context, some_masked=some_masked)
 
 
 @pytest.mark.parametrize("recipe", ACTING, ids=repr)
 def test_sessions_are_values(recipe: Recipe) -> None:
-    branch = made_up_branch(259)
-    check_sessions(recipe, context(), awkward_rows(259)[:3], tokens=REPLY, branch=branch)
+    check_values(recipe, context)
 
 
 @pytest.mark.parametrize(

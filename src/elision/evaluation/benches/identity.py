@@ -17,7 +17,7 @@ from elision.middleware.engines.branches import read_on
 from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel
 from elision.middleware.engines.decoding import Reply
 from elision.middleware.engines.draw import Draw, draw_for
-from elision.middleware.engines.given import Beside
+from elision.middleware.engines.given import Along
 from elision.middleware.engines.job import context_for
 from elision.middleware.engines.station import Station
 
@@ -91,7 +91,7 @@ def replay(model: CausalModel, plan: Plan) -> Replay:
     seed = request.sampling.seed or 0
     witness = _Witness(draw_for(request.sampling, choice=0, seed=seed, device=model.device))
     reply = Reply.begin(plan, context, witness, max_tokens=request.max_tokens or 1)
-    beside = Beside.of(plan, reply.chain, prompt.ids, Station(model))
+    beside = Along.of(plan, reply.chain, prompt.ids, Station(model))
     while not read_on([beside.asides]):
         pass
     _decode(model, prompt.ids, reply, witness, beside)
@@ -99,7 +99,7 @@ def replay(model: CausalModel, plan: Plan) -> Replay:
 
 
 def _decode(
-    model: CausalModel, prompt: tuple[int, ...], reply: Reply, witness: _Witness, beside: Beside
+    model: CausalModel, prompt: tuple[int, ...], reply: Reply, witness: _Witness, beside: Along
 ) -> None:
     cache = beside.cache
     first = row = _read(model, prompt, cache)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from elision.contract import BranchKey, Suffix
 from elision.errors import EngineError
+from elision.middleware.engines.cache import is_whole
 from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel
-from elision.middleware.engines.ragged import Segment, is_whole, score_trees
+from elision.middleware.engines.ragged import Segment, score_trees
 from elision.middleware.speculation.base import NOTHING, Draft
 from elision.middleware.speculation.compaction import can_compact, compact, truncate
 
@@ -38,6 +39,10 @@ class Host(Protocol):
     @property
     def takes_several(self) -> bool:
         """Whether several sequences can share a forward."""
+        ...
+
+    def read(self, tokens: tuple[int, ...], cache: DynamicCache) -> tuple[int, Tensor]:
+        """Append as many of *tokens* to *cache* as one turn allows; return how many, and a row."""
         ...
 
 
@@ -69,11 +74,10 @@ class Aside:
         return len(self.prompt) + len(self.read)
 
     def read_prompt(self) -> None:
-        """Read a chunk of the prompt."""
+        """Read as much of the prompt as one turn allows."""
         start = int(self.cache.get_seq_length())
-        chunk = self.prompt[start : start + PREFILL_CHUNK]
-        row = self.host.model.score(chunk, self.cache)
-        if start + len(chunk) == len(self.prompt):
+        n_read, row = self.host.read(self.prompt[start:], self.cache)
+        if start + n_read == len(self.prompt):
             self.first = row
 
     def twin(self) -> Aside:
@@ -134,8 +138,8 @@ class Followed(Protocol):
 
 
 @dataclass(slots=True)
-class Ask:
-    """A walk that waits.
+class Waiting:
+    """A walk that waits for other scores.
 
     Attributes:
         sequence: Whose it is.
@@ -194,7 +198,7 @@ def score_elsewhere(found: Sequence[tuple[Aside, Segment]], home: Host | None) -
             aside.rows = row
 
 
-def fetch(asks: Sequence[Ask], home: Host) -> None:
+def fetch(asks: Sequence[Waiting], home: Host) -> None:
     """Answer every one of *asks*, or say what broke; those of one model share a forward.
 
     Args:
@@ -209,17 +213,17 @@ def fetch(asks: Sequence[Ask], home: Host) -> None:
             _fetch_together(of_host, host)
 
 
-def _host(ask: Ask, key: BranchKey, home: Host) -> Host:
+def _host(ask: Waiting, key: BranchKey, home: Host) -> Host:
     aside = ask.sequence.asides.get(key)
     return home if aside is None else aside.host
 
 
-def _cache(ask: Ask, key: BranchKey) -> DynamicCache:
+def _cache(ask: Waiting, key: BranchKey) -> DynamicCache:
     aside = ask.sequence.asides.get(key)
     return ask.sequence.cache if aside is None else aside.cache
 
 
-def _fetch_together(wave: list[tuple[Ask, BranchKey]], host: Host) -> None:
+def _fetch_together(wave: list[tuple[Waiting, BranchKey]], host: Host) -> None:
     """Answer one key of each ask; if they cannot share a forward, or it breaks, one by one."""
     shares = host.takes_several and all(is_whole(_cache(ask, key)) for ask, key in wave)
     try:
@@ -234,7 +238,7 @@ def _fetch_together(wave: list[tuple[Ask, BranchKey]], host: Host) -> None:
         _fetch_together([one], host)
 
 
-def _score(wave: list[tuple[Ask, BranchKey]], host: Host) -> None:
+def _score(wave: list[tuple[Waiting, BranchKey]], host: Host) -> None:
     scores = [_Scoring.of(ask, key, host) for ask, key in wave]
     # Alone as in company, where it can be: usual kernels would round otherwise.
     if len(scores) > 1 or (host.takes_trees and is_whole(scores[0].segment.cache)):
@@ -255,7 +259,7 @@ class _Scoring:
     unread: tuple[int, ...]
 
     @classmethod
-    def of(cls, ask: Ask, key: BranchKey, host: Host) -> _Scoring:
+    def of(cls, ask: Waiting, key: BranchKey, host: Host) -> _Scoring:
         if isinstance(key, Suffix):
             return cls(_suffix(ask, key.ids, host), None, ())
         aside = ask.sequence.asides.get(key)
@@ -276,7 +280,7 @@ class _Scoring:
             truncate(self.segment.cache, self.segment.n_past + self.segment.first)
 
 
-def _suffix(ask: Ask, ids: tuple[int, ...], host: Host) -> Segment:
+def _suffix(ask: Waiting, ids: tuple[int, ...], host: Host) -> Segment:
     """Return *ids* as tokens behind the walk's node, on the cache that holds the node's draft."""
     cache, node, draft = ask.sequence.cache, ask.need.node, ask.draft
     if not can_compact(cache):  # what was cropped would be lost: a window has moved on

@@ -86,3 +86,8 @@ def full_cache(config: Any) -> DynamicCache:
     made, kept = cast("Any", GrowingLayer), (DynamicLayer, DynamicSlidingWindowLayer)
     cache.layers = [made() if type(layer) in kept else layer for layer in layers]
     return cache
+
+
+def is_whole(cache: Any) -> bool:
+    """Return whether every layer of *cache* keeps every token, and can be cut anywhere."""
+    return all(isinstance(layer, GrowingLayer) for layer in cache.layers)

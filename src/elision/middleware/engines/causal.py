@@ -16,9 +16,9 @@ from elision.contract import Request, text_of
 from elision.errors import ConfigError, ContextLengthError, RequestError
 from elision.lexicon import TokenizerLexicon
 from elision.middleware.engines.attention import is_independent
-from elision.middleware.engines.cache import GrowingLayer, full_cache, growing_cache
+from elision.middleware.engines.cache import full_cache, growing_cache, is_whole
+from elision.middleware.engines.hesitation import SAMPLE, entropies_along
 from elision.middleware.engines.ragged import Segment, score_trees
-from elision.middleware.interventions.hesitation import SAMPLE, entropies_along
 from elision.middleware.speculation.base import NOTHING
 from elision.middleware.speculation.compaction import truncate
 from elision.middleware.speculation.masks import Windows, chain_masks
@@ -196,7 +196,7 @@ class CausalModel:
         surplus = int(cache.get_seq_length()) - len(tokens)
         if surplus <= 0:
             return cache
-        if all(isinstance(layer, GrowingLayer) for layer in cache.layers):
+        if is_whole(cache):
             truncate(cache, len(tokens))
             return cache
         fresh = self.new_cache()
@@ -229,8 +229,7 @@ class CausalModel:
     def _windows(self, cache: DynamicCache, n_new: int) -> dict[str, Any]:
         """Return the masks that a full cache needs where the model's own layers would slide."""
         n_past = int(cache.get_seq_length())
-        is_full = all(isinstance(layer, GrowingLayer) for layer in cache.layers)
-        if not (is_full and self._window.binds(n_past + n_new)):
+        if not (is_whole(cache) and self._window.binds(n_past + n_new)):
             return {}
         masks = chain_masks(
             self._window,

@@ -31,7 +31,7 @@ from elision.middleware.engines.draw import Draw
 from elision.middleware.engines.logprobs import report
 from elision.middleware.engines.past import Past, Stand, earliest
 from elision.middleware.engines.release import Release
-from elision.middleware.engines.tracing import Seen, Tracer
+from elision.middleware.engines.tracing import Tracer, Watched
 from elision.middleware.interventions.base import Chain
 
 
@@ -197,7 +197,7 @@ class Reply:
         nameable = self.chain.conceal(scores)
         return report(scores, nameable, token, n_top=n_top, lexicon=self.context.lexicon)
 
-    def _trace(self, seen: Seen | None, token: int) -> TokenTrace | None:
+    def _trace(self, seen: Watched | None, token: int) -> TokenTrace | None:
         if seen is None or self.tracer is None:
             return None
         return self.tracer.entry(seen, token, self.context.lexicon)

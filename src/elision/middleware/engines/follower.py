@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
-from elision.middleware.engines.cache import GrowingLayer, full_cache
+from elision.middleware.engines.cache import full_cache, is_whole
+from elision.middleware.engines.causal import PREFILL_CHUNK
 from elision.middleware.engines.ragged import Segment, can_be_ragged, score_trees
 from elision.middleware.speculation.base import NOTHING
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Text: TypeAlias = tuple[int, ...]
-
-CHUNK: Final = 256
-"""Tokens per forward."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +101,7 @@ class Follower:
         """Return a strand that has read some of *text*: one that nobody needs, or a new one."""
         shared = {n: _n_shared(strand.text, text[:-1]) for n, strand in enumerate(dead)}
         best = max(shared, key=lambda n: shared[n], default=None)
-        if best is None or not shared[best] or not _is_whole(dead[best].cache):
+        if best is None or not shared[best] or not is_whole(dead[best].cache):
             return _Strand(full_cache(self._model.config))
         strand = dead.pop(best)
         strand.cut(shared[best])
@@ -130,18 +128,13 @@ class Follower:
     def _read_alone(self, strand: _Strand, text: Text) -> None:
         """Read on to the end of *text*."""
         unread = text[len(strand.text) :]
-        for start in range(0, len(unread), CHUNK):
-            ids = torch.tensor([unread[start : start + CHUNK]], device=self._model.device)
+        for start in range(0, len(unread), PREFILL_CHUNK):
+            ids = torch.tensor([unread[start : start + PREFILL_CHUNK]], device=self._model.device)
             out = self._model(
                 input_ids=ids, past_key_values=strand.cache, use_cache=True, logits_to_keep=1
             )
             strand.scores = out.logits[0, -1]
         strand.text = text
-
-
-def _is_whole(cache: Any) -> bool:
-    """Return whether *cache* can be cut back to any length."""
-    return all(isinstance(layer, GrowingLayer) for layer in cache.layers)
 
 
 def _n_shared(text: Text, other: Text) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from elision.contract import BranchKey, Here, Plan, Request
 from elision.errors import ContextLengthError, RequestError
-from elision.middleware.engines.branches import Asides, Ask, chain_of, fetch
+from elision.middleware.engines.branches import Asides, Waiting, chain_of, fetch
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.station import Station
 from elision.middleware.interventions.base import Chain
@@ -81,7 +81,7 @@ def _answer_ids(answer: str | tuple[int, ...], model: CausalModel) -> tuple[int,
 
 
 @dataclass(slots=True, eq=False)
-class Beside:
+class Along:
     """Other contexts along a given text; see `elision.middleware.engines.branches.Followed`.
 
     Attributes:
@@ -105,7 +105,7 @@ class Beside:
     @classmethod
     def of(
         cls, plan: Plan, chain: Chain, prompt: tuple[int, ...], home: Station, n_reply: int = 1
-    ) -> Beside:
+    ) -> Along:
         """Open the other contexts that *chain* may read along *n_reply* tokens; none has been read.
 
         Raises:
@@ -135,7 +135,7 @@ class Beside:
         found: dict[BranchKey, Tensor] = {}
         here = Here(row.float(), position=position, branch=found.__getitem__)
         if self.contrasts and (keys := chain.needs(here)):
-            ask = Ask(self, self.draft, Need(keys, self.node))
+            ask = Waiting(self, self.draft, Need(keys, self.node))
             fetch([ask], self.home)
             if ask.failure is not None:
                 raise ask.failure

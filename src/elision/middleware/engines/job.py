@@ -21,7 +21,7 @@ from elision.middleware.engines.branches import read_on
 from elision.middleware.engines.causal import CausalModel, Prompt
 from elision.middleware.engines.decoding import Reply
 from elision.middleware.engines.draw import draw_for
-from elision.middleware.engines.reading import PromptReader
+from elision.middleware.engines.request_reader import RequestReader
 from elision.middleware.engines.sequence import Sequence
 from elision.middleware.engines.station import Station
 from elision.middleware.interventions import mti
@@ -79,7 +79,7 @@ def context_for(
         seed=plan.request.sampling.seed,
         capabilities=CAPABILITIES & ~Capability.BRANCH if assistants is None else CAPABILITIES,
         assistants=frozenset(assistants or ()),
-        reader=PromptReader(model, plan.request),
+        reader=RequestReader(model, plan.request),
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from elision.middleware.engines.attention import is_independent, is_usual
-from elision.middleware.engines.cache import GrowingLayer, full_cache
+from elision.middleware.engines.cache import full_cache, is_whole
 from elision.middleware.engines.part import Part
 from elision.middleware.engines.rows import Rows, attending
 from elision.middleware.speculation.base import NOTHING, Draft
@@ -67,11 +67,6 @@ def score_trees(model: PreTrainedModel, segments: Sequence[Segment]) -> list[Ten
         if len(segments) > 1 or independent:
             return _score_together(model, segments, independent=independent)
         return [_score_alone(model, segment) for segment in segments]
-
-
-def is_whole(cache: Any) -> bool:
-    """Return whether every layer of *cache* keeps every token."""
-    return all(isinstance(layer, GrowingLayer) for layer in cache.layers)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from elision.contract import (
 from elision.errors import BusyError
 from elision.middleware.engines.branches import read_on
 from elision.middleware.engines.causal import PREFILL_CHUNK, CausalModel, Prompt
-from elision.middleware.engines.given import Beside, Given
+from elision.middleware.engines.given import Along, Given
 from elision.middleware.engines.job import PATIENCE_S, Job, context_for
 from elision.middleware.engines.logprobs import report
 from elision.middleware.engines.station import Station
@@ -55,7 +55,7 @@ class Walk:
     plan: Plan
     context: Context
     chain: Chain
-    beside: Beside
+    beside: Along
     applicable: bool = True
     entries: list[TokenLogprob] = field(default_factory=list)
 
@@ -64,7 +64,7 @@ class Walk:
         """Open the sessions of a text of *n* tokens."""
         chain = Chain.begin(plan.recipes, context)
         refused = any(isinstance(verdict, Refuse) for verdict in chain.verdicts)
-        beside = Beside.of(plan, chain, context.prompt_ids, station, n)
+        beside = Along.of(plan, chain, context.prompt_ids, station, n)
         return cls(plan, context, chain, beside, applicable=not refused)
 
     def read(self, token: int, row: Tensor | None, *, ends: bool = False) -> None:

@@ -12,7 +12,7 @@ import torch
 from elision.contract import OtherModel, OtherPrompt, Suffix
 from elision.errors import CapabilityError, ContextLengthError
 from elision.middleware.engines.branches import Aside, Asides, Host
-from elision.middleware.engines.cache import GrowingLayer
+from elision.middleware.engines.cache import is_whole
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.forward_timer import ForwardTimer
 from elision.middleware.engines.lanes import LEAST_TOKENS, Lanes, agrees, n_lanes, stretches
@@ -134,9 +134,8 @@ class Station:
         Returns:
             How many, and the scores behind them, shape ``(vocab,)``.
         """
-        is_whole = all(isinstance(layer, GrowingLayer) for layer in cache.layers)
         is_short = len(tokens) < 2 * LEAST_TOKENS
-        parts = stretches(tokens, 1 if is_short or not is_whole else self.lanes.n)
+        parts = stretches(tokens, 1 if is_short or not is_whole(cache) else self.lanes.n)
         if len(parts) == 1:
             return len(parts[0]), self.model.score(parts[0], cache)
         return sum(map(len, parts)), self.lanes.read(self.model, parts, cache)
@@ -145,6 +144,8 @@ class Station:
         """End what runs beside the engine's thread."""
         if "lanes" in self.__dict__:
             self.lanes.close()
+        for assistant in self.assistants.values():
+            assistant.close()
 
     def round(self) -> Round:
         """Return what decodes choices with this model."""

@@ -37,7 +37,7 @@ _EVERYWHERE: Final = frozenset({Stage.SOFT_BIAS, Stage.HARD_MASK})
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Watched:
     """One position as a chain saw it. Lives until its token is committed.
 
     Attributes:
@@ -79,7 +79,7 @@ class Tracer:
         ordered = in_order(recipes)
         return cls(tuple(map(_name, ordered)), tuple(recipe.stage for recipe in ordered))
 
-    def watch(self, chain: Chain, row: Tensor, here: Here) -> Seen:
+    def watch(self, chain: Chain, row: Tensor, here: Here) -> Watched:
         """Run *chain* on *row*, each session once and in order, and keep every row.
 
         Args:
@@ -87,9 +87,9 @@ class Tracer:
             row: The model's scores without what going back has banned, shape ``(vocab,)``.
             here: The position; its raw row is the model's own.
         """
-        return Seen(here, chain.rows(row, here), len(chain.early))
+        return Watched(here, chain.rows(row, here), len(chain.early))
 
-    def entry(self, seen: Seen, token: int, lexicon: Lexicon) -> TokenTrace:
+    def entry(self, seen: Watched, token: int, lexicon: Lexicon) -> TokenTrace:
         """Return what happened where *token* was drawn.
 
         Sums are taken in float64: what a reply comes to is a sum of thousands of them.
@@ -112,7 +112,7 @@ class Tracer:
         steps = zip(self.names, self.stages, rows, rows[1:], strict=False)
         return tuple(name for name, stage, old, new in steps if _has_acted(stage, old, new))
 
-    def _banned(self, seen: Seen) -> Tensor:
+    def _banned(self, seen: Watched) -> Tensor:
         """Return which tokens going back, or a hard mask, took out; bool, shape ``(vocab,)``."""
         first = sum(stage < Stage.HARD_MASK for stage in self.stages)
         last = sum(stage <= Stage.HARD_MASK for stage in self.stages)

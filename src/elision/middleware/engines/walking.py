@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from elision.errors import EngineError
-from elision.middleware.engines.branches import Ask, Followed, Host, fetch
+from elision.middleware.engines.branches import Followed, Host, Waiting, fetch
 
 if TYPE_CHECKING:
     from elision.middleware.speculation.base import Draft
@@ -54,7 +54,7 @@ def run(turns: Sequence[Turn], home: Host | None) -> list[Outcome]:
 
 def _go(
     turns: Sequence[Turn], i: int, answers: Answers | None, outcomes: dict[int, Outcome]
-) -> Ask | None:
+) -> Waiting | None:
     """Let walk *i* go on; return what it waits for, or enter what it came to."""
     turn = turns[i]
     try:
@@ -65,11 +65,11 @@ def _go(
     except Exception as exc:  # a recipe that breaks ends its request alone
         outcomes[i] = exc
     else:
-        return Ask(turn.sequence, turn.draft, need)
+        return Waiting(turn.sequence, turn.draft, need)
     return None
 
 
-def _fetch(asks: list[Ask], home: Host | None) -> None:
+def _fetch(asks: list[Waiting], home: Host | None) -> None:
     if home is None:
         for ask in asks:
             ask.failure = EngineError("a recipe needs a branch where none can be run")

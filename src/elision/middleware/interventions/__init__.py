@@ -2,7 +2,7 @@
 
 `INTERVENTIONS` lists every recipe with settings that act, so that the laws can be run over all of
 them. The Hugging Face adapter is not imported here, because it brings transformers along: see
-`elision.middleware.interventions.processor`.
+`elision.middleware.engines.processor`.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ from transformers import (
 from elision.contract import Capability, Context, Recipe
 from elision.errors import CapabilityError, ConfigError, RequestError
 from elision.lexicon import TokenizerLexicon
+from elision.middleware.engines.processor import RecipeProcessor, as_logits_processor
+from elision.middleware.engines.texts import Texts
 from elision.middleware.interventions.contrast import ContextAware, ContextualContrast
 from elision.middleware.interventions.difference import (
     ContrastiveDecoding,
@@ -30,12 +32,10 @@ from elision.middleware.interventions.difference import (
 )
 from elision.middleware.interventions.guidance import Guidance
 from elision.middleware.interventions.mti import MinimalIntervention
-from elision.middleware.interventions.processor import RecipeProcessor, as_logits_processor
-from elision.middleware.interventions.reader import Texts
 from elision.middleware.interventions.views import After, LastToken, System, Tokens, Without
 from elision.testing import byte_tokenizer, tiny_model
 
-from ..engines.slow_branches import slow_adjusted, slow_scores  # noqa: TID252
+from .slow_branches import slow_adjusted, slow_scores
 
 BOS, EOS, PAD, V = 256, 257, 258, 259
 TOKENIZER = byte_tokenizer()

@@ -12,6 +12,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 import elision
 from elision.contract import Context, Here, Recipe, Refuse, Stage, Stateless, Verdict
 from elision.errors import CapabilityError, ConfigError, EngineError
+from elision.middleware.engines.processor import RecipeProcessor, as_logits_processor
 from elision.middleware.interventions import (
     EntropyMinimisation,
     FrequencyPresence,
@@ -23,7 +24,6 @@ from elision.middleware.interventions import (
     TopNSigma,
     TopP,
 )
-from elision.middleware.interventions.processor import RecipeProcessor, as_logits_processor
 from elision.testing import byte_lexicon, byte_tokenizer, tiny_model
 
 EOS, PAD, V = 257, 258, 259

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from elision.contract import Lexicon, Request
 from elision.errors import ConfigError, RequestError
 from elision.lexicon import TokenizerLexicon
-from elision.middleware.interventions.hesitation import SAMPLE, entropies_along, exceeded
+from elision.middleware.engines.hesitation import SAMPLE, entropies_along, exceeded
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from elision.contract import Request
-from elision.middleware.interventions.hesitation import exceeded
+from elision.middleware.engines.hesitation import exceeded
 
 if TYPE_CHECKING:
     from elision.middleware.engines.causal import CausalModel
 
 
 @dataclass(frozen=True, slots=True)
-class PromptReader:
+class RequestReader:
     """Reads for one request.
 
     Attributes:

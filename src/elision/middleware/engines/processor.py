@@ -30,8 +30,8 @@ from transformers import LogitsProcessor
 from elision.contract import Capability, Context, Here, Lexicon, Recipe
 from elision.errors import CapabilityError, EngineError
 from elision.middleware.engines.beside import Beside, Standing
+from elision.middleware.engines.texts import Before, Lexicons, Texts
 from elision.middleware.interventions.base import Chain
-from elision.middleware.interventions.reader import Before, Lexicons, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
