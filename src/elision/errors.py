@@ -19,6 +19,7 @@
     ├── UpstreamError                         the server behind a remote engine failed: HTTP 502
     │   └── UpstreamTimeoutError (TimeoutError)  it did not answer in time: HTTP 504
     ├── GuardError                            a guard broke; the answer was stopped: HTTP 500
+    ├── StoreError                            a database failed, or what it keeps is damaged: 500
     ├── EngineError                           an engine broke: HTTP 500
     └── ShapeError             (ValueError)   two tensors that belong together have different shapes
 
@@ -220,6 +221,12 @@ class GuardError(ElisionError):
 
     kind = "guard_error"
     code = "guard_failed_closed"
+
+
+class StoreError(ElisionError):
+    """A database failed, or what it keeps is damaged; nothing was written."""
+
+    code = "store_failed"
 
 
 class EngineError(ElisionError):

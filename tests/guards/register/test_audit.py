@@ -228,7 +228,7 @@ def test_a_cut_tail_is_seen_with_a_kept_checkpoint_too(
 
 def test_a_log_written_anew_from_some_point_on_does_not_fit_its_checkpoint() -> None:
     """The chain is whole again, and only the signature tells."""
-    from elision.guards.register.signing import Signer
+    from elision.crypto.signing import Signer
 
     log, signer = chain(6), Signer(b"\7" * 32)
     mark = Checkpoint.signed(signer, log_id="L", seq=4, hash_=log[4]["hash"], ts=log[4]["ts"])

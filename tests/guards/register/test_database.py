@@ -20,11 +20,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine
 
 from elision.errors import ConfigError, GuardError
-from elision.guards.register import sqlite
-from elision.guards.register.database import Database
+from elision.guards.register.database import RegisterDatabase
 from elision.guards.register.register import Register
 from elision.guards.register.schema import HEAD, metadata
 from elision.guards.targets import ForgetTarget, Phrase
+from elision.sql import sqlite
 
 
 def _target() -> ForgetTarget:
@@ -113,7 +113,7 @@ def test_migrating_logs_no_more_than_alembics_own_lines(
 
 def test_commits_are_on_the_disk_and_the_log_is_written_ahead(tmp_path: Path) -> None:
     names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "secure_delete")
-    database = Database(tmp_path / "r.db")
+    database = RegisterDatabase(tmp_path / "r.db")
     with database.reading() as connection:
         settings = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
     database.close()

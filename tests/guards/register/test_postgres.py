@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from elision.errors import ConfigError, GuardError, MissingExtraError
-from elision.guards.register import postgres
+from elision.guards.register.database import LAYOUT
 from elision.guards.register.register import Register
 from elision.guards.targets import ForgetTarget, Phrase
+from elision.sql import postgres
 
 SECRET = "Zyxwv Qponm"
 pytestmark = pytest.mark.postgres
@@ -28,6 +29,7 @@ def target(words: str = SECRET, *, tenant: str = "default") -> ForgetTarget:
 _OTHER = """
 import sys
 from pathlib import Path
+from elision.guards.register.database import LAYOUT
 from elision.guards.register.register import Register
 from elision.guards.targets import ForgetTarget, Phrase
 
@@ -97,7 +99,7 @@ def test_a_writer_waits_for_another_and_then_says_that_it_gave_up(
     engine = create_engine(postgres_url)
     with Register(postgres_url, keys=tmp_path / "keys") as register:
         with engine.begin() as connection:
-            postgres.become_the_writer(connection)
+            postgres.become_the_writer(connection, LAYOUT.lock)
             with pytest.raises(GuardError) as caught:
                 register.add(target())
             assert register.epoch("default") == 0  # readers do not wait

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
-from elision.errors import ConfigError, GuardError
-from elision.guards.register import sqlite
+from elision.crypto.vault import Keys, Sealed, Vault
+from elision.errors import ConfigError, GuardError, StoreError
 from elision.guards.register.register import Register
-from elision.guards.register.vault import Keys, Sealed, Vault
 from elision.guards.scope import Scope
 from elision.guards.targets import ForgetTarget, Phrase
+from elision.sql import sqlite
 
 from .conftest import Place, on_either
 
@@ -60,7 +60,7 @@ def test_what_is_sealed_opens_in_its_own_place_only(plain: bytes, tenant: str, i
     sealed = VAULT.seal(plain, tenant=tenant, target_id=id_)
     assert VAULT.open(sealed, tenant=tenant, target_id=id_) == plain
     for place in ((tenant + "a", id_), (tenant, id_ + "x"), (id_, tenant)):
-        with pytest.raises(GuardError, match="altered, or sealed under another master key"):
+        with pytest.raises(StoreError, match="altered, or sealed under another master key"):
             VAULT.open(sealed, tenant=place[0], target_id=place[1])
 
 
@@ -70,16 +70,16 @@ def test_one_flipped_bit_is_seen(plain: bytes, data: st.DataObject) -> None:
     part = data.draw(st.sampled_from(["body", "wrapped"]))
     old = bytearray(getattr(sealed, part))
     old[data.draw(st.integers(0, len(old) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    with pytest.raises(GuardError):
+    with pytest.raises(StoreError):
         VAULT.open(replace(sealed, **{part: bytes(old)}), tenant="t", target_id="i")
 
 
 def test_no_two_seals_are_alike_and_none_has_the_key_of_another() -> None:
     one, two = (VAULT.seal(b"same", tenant="t", target_id="i") for _ in range(2))
     assert one.body != two.body
-    with pytest.raises(GuardError):
+    with pytest.raises(StoreError):
         VAULT.open(Sealed(one.body, two.wrapped), tenant="t", target_id="i")
-    with pytest.raises(GuardError):
+    with pytest.raises(StoreError):
         Vault(b"\2" * 32).open(one, tenant="t", target_id="i")
     assert "same" not in repr(one)
     assert str(one.body) not in repr(one)
@@ -160,7 +160,7 @@ def test_a_purge_that_a_reader_hinders_says_so_and_is_finished_later(
         reader = sqlite3.connect(tmp_path / "register.db", isolation_level=None)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM targets").fetchone()
-        with pytest.raises(GuardError, match="purge it once more"):
+        with pytest.raises(GuardError, match="do it once more"):
             register.purge("default", made.id)
         assert register.get("default", made.id).state == "purged"
         reader.execute("ROLLBACK")

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import rfc8785
 
+from elision.crypto.signing import is_signed
 from elision.errors import ConflictError
 from elision.guards.evidence.selftest import SelfTest, self_test
 from elision.guards.phrases.normal import N
-from elision.guards.register.signing import is_signed
 from elision.guards.targets import iso
 
 if TYPE_CHECKING:
+    from elision.crypto.signing import Signer
     from elision.guards.register.register import Register
-    from elision.guards.register.signing import Signer
     from elision.guards.targets import ForgetTarget
 
 STATEMENT = "suppression at inference time"

@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, insert, text, update
 
+from elision.crypto.vault import Keys, Vault, fingerprint
 from elision.guards.lifecycle import due_at
 from elision.guards.register.audit import begin
 from elision.guards.register.rows import COLUMNS
 from elision.guards.register.schema import reasons, target_keys, targets
-from elision.guards.register.vault import Keys, Vault, fingerprint
 from elision.guards.register.writing import Writing
 from elision.guards.targets import iso
 

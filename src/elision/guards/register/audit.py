@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select
 
+from elision.crypto.vault import Keys
 from elision.errors import ConfigError, GuardError
 from elision.guards.register import checkpoints as checkpoint_file
 from elision.guards.register.chain import (
@@ -22,9 +23,8 @@ from elision.guards.register.chain import (
     verify_chain,
 )
 from elision.guards.register.checkpoints import Checkpoint
-from elision.guards.register.database import Database
+from elision.guards.register.database import RegisterDatabase
 from elision.guards.register.schema import audit, checkpoints, log
-from elision.guards.register.vault import Keys
 from elision.guards.register.writing import Writing, row_of
 from elision.guards.targets import iso
 
@@ -42,7 +42,7 @@ class AuditLog:
 
     def __init__(
         self,
-        database: Database,
+        database: RegisterDatabase,
         keys: Keys,
         *,
         clock: Callable[[], float],

@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select, update
 
 from elision.contract import Epoch
+from elision.crypto.vault import Sealed, Vault, fingerprint
 from elision.guards.lifecycle import CLOCK, Operation, due_at, overdue
 from elision.guards.register.rows import body_of, columns_of
 from elision.guards.register.schema import reasons, target_keys, targets
-from elision.guards.register.vault import Sealed, Vault, fingerprint
 from elision.guards.register.writing import Writing
 from elision.guards.targets import ForgetTarget
 

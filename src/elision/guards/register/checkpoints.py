@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import rfc8785
 
+from elision.crypto.signing import Signer, is_signed
 from elision.errors import ConfigError
-from elision.guards.register.signing import Signer, is_signed
 
 _logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from typing import Any, Self
 import orjson
 from sqlalchemy import delete, insert, select
 
+from elision.crypto.vault import Vault
 from elision.errors import ConflictError
 from elision.guards.fields import check_line
 from elision.guards.register.schema import idempotency
-from elision.guards.register.vault import Vault
 from elision.guards.register.writing import Writing
 
 KEPT_S = 24 * 3600

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Row, select
 
+from elision.crypto.vault import Vault
 from elision.guards.register.schema import audit, reasons
-from elision.guards.register.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)

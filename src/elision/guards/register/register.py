@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from elision.contract import Epoch
-from elision.errors import TargetError
+from elision.crypto.vault import Keys
+from elision.errors import GuardError, TargetError
 from elision.guards.fields import check_line
 from elision.guards.lifecycle import in_force
 from elision.guards.phrases.advice import advise
 from elision.guards.register.audit import AuditLog
 from elision.guards.register.changing import admit, settle
-from elision.guards.register.database import Database
+from elision.guards.register.database import RegisterDatabase
 from elision.guards.register.idempotency import Once
 from elision.guards.register.reasons import Reason, reasons_of
 from elision.guards.register.registration import Registered, asked_of, check_new, new_id, rounded
@@ -25,7 +26,6 @@ from elision.guards.register.schema import targets
 from elision.guards.register.standing import Standing
 from elision.guards.register.transfer import export_lines, import_lines, unknown
 from elision.guards.register.transitions import MAX_ACTOR_CHARS, NOBODY, Changed, Transitions
-from elision.guards.register.vault import Keys
 from elision.guards.register.writing import Writing
 from elision.guards.targets import ForgetTarget, State
 
@@ -61,7 +61,7 @@ class Register(Transitions):
         Args:
             where: A path, or a URL: ``sqlite:////PATH`` or ``postgresql+psycopg://HOST/DATABASE``.
             keys: The folder of its keys, made if absent; None: ``keys`` beside an SQLite file, and
-                for a server the environment (`elision.guards.register.vault.Keys`).
+                for a server the environment (`elision.crypto.vault.Keys`).
             clock: Tells the time in seconds since 1970.
             approval_required: See `Register`.
             checkpoint_file: A second place for the log's checkpoints, best on another disk.
@@ -72,11 +72,12 @@ class Register(Transitions):
         """
         self.approval_required = approval_required
         self._clock = clock
-        self._database = Database(where)
+        self._database = RegisterDatabase(where)
         try:
             beside = self._database.folder and self._database.folder / "keys"
-            loaded = Keys.load(keys or beside, make=not self._database.is_made())
-            self._database.upgrade(loaded)
+            made = self._database.is_made()
+            loaded = Keys.load(keys or beside, make=not made, failure=GuardError)
+            self._database.upgrade(keys=loaded)
             self.audit = AuditLog(
                 self._database, loaded, clock=clock, checkpoint_file=checkpoint_file
             )

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, Select, select
 
+from elision.crypto.vault import Sealed, Vault
 from elision.errors import NotFoundError
 from elision.guards.lifecycle import due_at
 from elision.guards.register.schema import target_keys, targets
-from elision.guards.register.vault import Sealed, Vault
 from elision.guards.scope import EVERYWHERE, Scope
 from elision.guards.targets import ForgetTarget, Phrase
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 HEAD = "0002"
-"""The newest migration; a database that stands there needs no Alembic to be opened."""
+"""The newest migration."""
 
 metadata = MetaData(
     naming_convention={

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Select, select
 
 from elision.contract import Epoch
-from elision.guards.register.database import Database
+from elision.crypto.vault import Vault
+from elision.guards.register.database import RegisterDatabase
 from elision.guards.register.rows import WHOLE, target_of
 from elision.guards.register.schema import epochs, targets
-from elision.guards.register.vault import Vault
 from elision.guards.targets import ForgetTarget
 
 TENANTS_KEPT = 64
@@ -32,7 +32,7 @@ class _Kept:
 class Standing:
     """Every tenant's active targets. Thread-safe."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: RegisterDatabase, vault: Vault) -> None:
         self._database, self._vault = database, vault
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()

@@ -11,12 +11,12 @@ from typing import Any, get_args
 import rfc8785
 from sqlalchemy import Connection, Row
 
+from elision.crypto.signing import Signer, is_signed
+from elision.crypto.vault import Vault
 from elision.errors import ConflictError, PermissionDeniedError, TargetError
 from elision.guards.fields import check_choice, check_line, moment_of
 from elision.guards.register.rows import ID, WHOLE, target_of
 from elision.guards.register.schema import targets
-from elision.guards.register.signing import Signer, is_signed
-from elision.guards.register.vault import Vault
 from elision.guards.targets import GIVEN, ForgetTarget, State
 
 FORMAT = "elision-forget-export/1"

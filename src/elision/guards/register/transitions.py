@@ -8,15 +8,15 @@ from typing import Any
 from sqlalchemy import select
 
 from elision.contract import Epoch
+from elision.crypto.vault import Vault
 from elision.errors import ConflictError, PermissionDeniedError, TargetError
 from elision.guards.fields import check_line
 from elision.guards.lifecycle import Operation, after, changes_nothing, in_force
 from elision.guards.register.audit import AuditLog
 from elision.guards.register.changing import change, settle, shred
-from elision.guards.register.database import Database
+from elision.guards.register.database import RegisterDatabase
 from elision.guards.register.rows import COLUMNS, find, target_of
 from elision.guards.register.schema import epochs
-from elision.guards.register.vault import Vault
 from elision.guards.register.writing import Writing
 from elision.guards.targets import ForgetTarget
 
@@ -52,7 +52,7 @@ class Transitions:
     long or not one line, and `GuardError` if the database fails.
     """
 
-    _database: Database
+    _database: RegisterDatabase
     _audit: AuditLog
     _vault: Vault
     approval_required: bool

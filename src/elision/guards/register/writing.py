@@ -8,10 +8,10 @@ import rfc8785
 from sqlalchemy import Connection, func, insert, select, text, update
 
 from elision.contract import Epoch
+from elision.crypto.signing import Signer
 from elision.guards.register.chain import Entry
 from elision.guards.register.checkpoints import Checkpoint
 from elision.guards.register.schema import audit, checkpoints, epochs, log, targets
-from elision.guards.register.signing import Signer
 from elision.guards.targets import iso
 
 CHECKPOINT_ENTRIES = 100

@@ -11,9 +11,9 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
+from elision.crypto.signing import key_id_of
 from elision.errors import ConfigError, RequestError
 from elision.guards.register.checkpoints import Checkpoint
-from elision.guards.register.signing import key_id_of
 from elision.middleware.gateway.body import read_json
 from elision.middleware.gateway.service import answer, service_of, tenant_of
 from elision.middleware.gateway.shapes import (

@@ -9,6 +9,7 @@ from elision.guards.register.schema import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
+    version_table=context.config.attributes.get("version_table", "alembic_version"),
     render_as_batch=True,
 )
 with context.begin_transaction():

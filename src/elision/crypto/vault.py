@@ -1,6 +1,6 @@
-"""What is personal, sealed: one key per target, so that destroying the key destroys the text.
+"""What is personal, sealed: one key per text, so that destroying the key destroys the text.
 
-Each target's body is encrypted with AES-256-GCM under a key of its own; that key is kept wrapped by
+Each body is encrypted with AES-256-GCM under a key of its own; that key is kept wrapped by
 the master key. The master key lies in ``keys/master.key``, or comes in ``ELISION_MASTER_KEY``.
 """
 
@@ -19,8 +19,8 @@ import rfc8785
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from elision.errors import ConfigError, GuardError
-from elision.guards.register.signing import Signer
+from elision.crypto.signing import Signer
+from elision.errors import ConfigError, ElisionError, StoreError
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -37,10 +37,15 @@ class Sealed:
 
 
 class Vault:
-    """Seals and opens bodies, and makes digests that only it can repeat."""
+    """Seals and opens bodies, and makes digests that only it can repeat.
 
-    def __init__(self, master: bytes) -> None:
-        """Make a vault of a master key's 32 bytes."""
+    Args:
+        master: The master key, 32 bytes.
+        failure: What is raised where something does not open.
+    """
+
+    def __init__(self, master: bytes, *, failure: type[ElisionError] = StoreError) -> None:
+        self._failure = failure
         self._master = AESGCM(master)
         self._digests = hmac.digest(master, b"elision digests", "sha256")
 
@@ -53,16 +58,16 @@ class Vault:
         """Return what was sealed.
 
         Raises:
-            GuardError: If body or key were altered, moved, or sealed under another master key.
+            StoreError: If body or key were altered, moved, or sealed under another master key.
         """
         place = _place("body", tenant, target_id)
-        return _decrypt(self._key(sealed.wrapped, place), sealed.body, place)
+        return self._decrypt(self._key(sealed.wrapped, place), sealed.body, place)
 
     def seal_note(self, note: str, wrapped: bytes, *, tenant: str, target_id: str) -> bytes:
         """Encrypt a remark about a target under the target's own key: it dies with it.
 
         Raises:
-            GuardError: As `open`.
+            StoreError: As `open`.
         """
         key = self._key(wrapped, _place("body", tenant, target_id))
         return _encrypt(key, note.encode(), _place("note", tenant, target_id))
@@ -71,10 +76,10 @@ class Vault:
         """Return a remark that `seal_note` sealed.
 
         Raises:
-            GuardError: As `open`.
+            StoreError: As `open`.
         """
         key = self._key(wrapped, _place("body", tenant, target_id))
-        return _decrypt(key, sealed, _place("note", tenant, target_id)).decode()
+        return self._decrypt(key, sealed, _place("note", tenant, target_id)).decode()
 
     def digest(self, purpose: str, tenant: str, data: bytes) -> str:
         """Return HMAC-SHA256 of *data* in hex, under a key for this purpose and tenant.
@@ -85,7 +90,16 @@ class Vault:
         return hmac.digest(key, data, "sha256").hex()
 
     def _key(self, wrapped: bytes, place: bytes) -> AESGCM:
-        return AESGCM(_decrypt(self._master, wrapped, place))
+        return AESGCM(self._decrypt(self._master, wrapped, place))
+
+    def _decrypt(self, key: AESGCM, sealed: bytes, place: bytes) -> bytes:
+        try:
+            return key.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place)
+        except (InvalidTag, ValueError) as exc:
+            raise self._failure(
+                "something sealed was altered, or sealed under another master key; restore the "
+                "database and its keys from the same backup"
+            ) from exc
 
 
 def _place(what: str, tenant: str, target_id: str) -> bytes:
@@ -97,25 +111,21 @@ def _encrypt(key: AESGCM, plain: bytes, place: bytes) -> bytes:
     return nonce + key.encrypt(nonce, plain, place)
 
 
-def _decrypt(key: AESGCM, sealed: bytes, place: bytes) -> bytes:
-    try:
-        return key.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place)
-    except (InvalidTag, ValueError) as exc:
-        raise GuardError(
-            "a target in the register was altered, or sealed under another master key; "
-            "restore the database and its keys from the same backup"
-        ) from exc
-
-
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The two keys of a register."""
+    """The two keys of an installation: what seals, and what signs."""
 
     vault: Vault = field(repr=False)
     signer: Signer = field(repr=False)
 
     @classmethod
-    def load(cls, folder: Path | None, *, make: bool = True) -> Self:
+    def load(
+        cls,
+        folder: Path | None,
+        *,
+        make: bool = True,
+        failure: type[ElisionError] = StoreError,
+    ) -> Self:
         """Read the keys; the environment's come before those of the folder.
 
         ``ELISION_MASTER_KEY`` and ``ELISION_SIGNING_KEY`` hold 32 bytes in base64, as do the files
@@ -124,12 +134,13 @@ class Keys:
         Args:
             folder: Where the files lie; None: the environment has both.
             make: Whether to make what is missing, readable by the owner only.
+            failure: What the vault raises where something does not open.
 
         Raises:
             ConfigError: If a key is missing and may not be made, or cannot be read.
         """
         master = _load("master", folder, make=make)
-        return cls(Vault(master), Signer(_load("signing", folder, make=make)))
+        return cls(Vault(master, failure=failure), Signer(_load("signing", folder, make=make)))
 
 
 def _load(name: str, folder: Path | None, *, make: bool) -> bytes:
@@ -137,7 +148,7 @@ def _load(name: str, folder: Path | None, *, make: bool) -> bytes:
     if variable in os.environ:
         return _decoded(os.environ[variable], variable)
     if folder is None:
-        raise ConfigError(f"the register has no {name} key; name a keys folder or set {variable}")
+        raise ConfigError(f"there is no {name} key; name a keys folder or set {variable}")
     path = folder / f"{name}.key"
     try:
         if make and not path.exists():
@@ -145,8 +156,8 @@ def _load(name: str, folder: Path | None, *, make: bool) -> bytes:
         return _decoded(path.read_text("ascii"), str(path))
     except FileNotFoundError as exc:
         raise ConfigError(
-            f"the register's {name} key {str(path)!r} is gone, and without it the register cannot "
-            "be read; restore it from a backup"
+            f"the {name} key {str(path)!r} is gone, and without it what it sealed cannot be read; "
+            "restore it from a backup"
         ) from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"the key {str(path)!r} cannot be used ({type(exc).__name__})") from exc

@@ -1,4 +1,4 @@
-"""Ed25519 signatures of the register: receipts, checkpoints and exports carry them."""
+"""Ed25519 signatures: receipts, checkpoints and exports carry them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from elision.errors import ConfigError
 
 
 class Signer:
-    """Signs with the register's private key, which it never shows.
+    """Signs with a private key, which it never shows.
 
     Attributes:
         key_id: First 16 hex digits of the SHA-256 of the raw public key.

@@ -1,4 +1,4 @@
-"""SQLite under a register: its file, how connections are set up, and what leaves no trace in it."""
+"""SQLite under a store: its file, how connections are set up, and what leaves no trace in it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 
-from elision.errors import GuardError
+from elision.errors import StoreError
 
 BUSY_TIMEOUT_S = 10.0
 """How long a writer waits for another process's transaction before it gives up."""
 
-_SWEPT = 2
-"""``user_version`` of a file in which nothing is left of the time before bodies were sealed."""
 
-
-def open_sqlite(url: URL) -> Engine:
+def open_sqlite(url: URL, *, name: str) -> Engine:
     """Return an engine on the file that *url* names, made if absent, in write-ahead mode.
 
     The file is created readable by its owner only; one that exists keeps its mode. Commits are
     on the disk when they return (``synchronous=FULL``), and what is deleted is overwritten.
     Statements run in deferred transactions; the execution option ``begin="IMMEDIATE"`` takes the
-    write lock at the start instead.
+    write lock at the start instead. *name* is that of the engine's log.
 
     Raises:
         OSError: If the file cannot be made.
@@ -35,7 +32,7 @@ def open_sqlite(url: URL) -> Engine:
     path = Path(str(url.database))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    engine = create_engine(url, hide_parameters=True, max_overflow=-1, logging_name="register")
+    engine = create_engine(url, hide_parameters=True, max_overflow=-1, logging_name=name)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     try:
@@ -52,28 +49,37 @@ def empty_log(engine: Engine) -> None:
     Until then it still holds the pages that a purge has overwritten.
 
     Raises:
-        GuardError: If readers hold it open for longer than the busy timeout.
+        StoreError: If readers hold it open for longer than the busy timeout.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while _raw(engine, "PRAGMA wal_checkpoint(TRUNCATE)")[0]:
         if time.monotonic() > deadline:
-            raise GuardError(
-                "the target is purged, but a long reader keeps the register's write-ahead log "
-                "from being emptied; purge it once more"
+            raise StoreError(
+                "it is erased, but a long reader keeps the database's write-ahead log from being "
+                "emptied; do it once more"
             )
         time.sleep(0.01)
 
 
 def sweep_free_pages(engine: Engine) -> None:
-    """Rebuild a file that once held plain bodies, so that none is left in its free pages.
+    """Rebuild the file, so that nothing is left in its free pages; then empty the log.
+
+    Raises:
+        StoreError: As `empty_log`.
+    """
+    _persistently(engine, lambda connection: connection.cursor().execute("VACUUM"))
+    empty_log(engine)
+
+
+def sweep_once(engine: Engine, version: int) -> None:
+    """Sweep a file whose ``user_version`` is lower, and raise it.
 
     Done once in the life of a file; cut short, it is done at the next opening.
     """
-    if _raw(engine, "PRAGMA user_version")[0] >= _SWEPT:
+    if _raw(engine, "PRAGMA user_version")[0] >= version:
         return
-    _persistently(engine, lambda connection: connection.cursor().execute("VACUUM"))
-    empty_log(engine)
-    _raw(engine, f"PRAGMA user_version = {_SWEPT}")
+    sweep_free_pages(engine)
+    _raw(engine, f"PRAGMA user_version = {version}")
 
 
 def _raw(engine: Engine, statement: str) -> tuple[Any, ...]:

@@ -1,0 +1,1 @@
+"""One database under a store: SQLite or PostgreSQL."""
