@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from hashlib import blake2b
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from elision.errors import ConfigError, EngineError
@@ -83,7 +84,7 @@ def _features(text: str) -> Iterator[tuple[bytes, float]]:
         for n in _GRAMS:
             for start in range(len(framed) - n + 1):
                 yield _named("c", framed[start : start + n]), 1.0
-    for one, other in zip(words, words[1:], strict=False):
+    for one, other in pairwise(words):
         yield _named("p", f"{one} {other}"), _WORD_WEIGHT
 
 
