@@ -711,6 +711,7 @@ class Stateless:
 # --- What must be forgotten ----------------------------------------------------------------------
 
 
+@runtime_checkable
 class Screen(Protocol):
     """Says what may be written to a store and read from it."""
 
