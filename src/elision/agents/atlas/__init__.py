@@ -1,0 +1,1 @@
+"""Agents that learn while they work: a student, a teacher, and what is remembered of both."""

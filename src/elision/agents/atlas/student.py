@@ -1,0 +1,218 @@
+"""Who does the work: a student attempts a task under a brief."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Final, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from elision.agents.atlas import prompts
+from elision.agents.atlas.lanes import Lane
+from elision.agents.atlas.ledger import Allowance, Spent, spent_on
+from elision.agents.atlas.plans import PlanReply, TaskPlan
+from elision.agents.atlas.speaking import Said, Speaker, ask, understood
+from elision.agents.atlas.task import Task
+from elision.agents.atlas.tools import Action, Tool, use
+from elision.contract import Message
+
+MOST_STEPS: Final = 8
+"""Tool calls of one attempt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brief:
+    """What a role is told beside the task.
+
+    Attributes:
+        lane: How closely it is supervised.
+        advice: The block of entries from past runs, rendered; empty: the prompt is as without
+            memory, to the byte.
+        guidance: What the teacher said of earlier attempts, oldest first.
+        plan: Steps to follow; None where there is no plan.
+        n: Which attempt this is, from 1.
+        step: Of a plan that is done step by step: the step that this attempt is for.
+        done: What the steps before it came to, by their description.
+        allowance: What may still be spent; to be asked before each call.
+    """
+
+    lane: Lane = Lane.AUTO
+    advice: str = field(default="", repr=False)
+    guidance: tuple[str, ...] = field(default=(), repr=False)
+    plan: tuple[str, ...] | None = field(default=None, repr=False)
+    n: int = 1
+    step: str | None = field(default=None, repr=False)
+    done: Mapping[str, str] = field(default_factory=dict, repr=False)
+    allowance: Allowance = field(default_factory=Allowance, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a student came to.
+
+    Attributes:
+        output: Its answer; empty where it has none.
+        actions: What it did, in order.
+        spent: What that cost.
+    """
+
+    output: str = field(repr=False)
+    actions: tuple[Action, ...] = field(default=(), repr=False)
+    spent: tuple[Spent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """A plan and what it cost to draft it.
+
+    Attributes:
+        plan: Empty where none could be drafted.
+        spent: By whom, and how much.
+    """
+
+    plan: TaskPlan
+    spent: tuple[Spent, ...] = ()
+
+
+class Student(Protocol):
+    """Does the work. One that can plan is a `Planner` too."""
+
+    async def attempt(self, task: Task, brief: Brief) -> Attempt:
+        """Attempt *task*, or ``brief.step`` of it, or its end once all steps are ``brief.done``.
+
+        Raises:
+            ElisionError: If it cannot answer at all; the episode is aborted then.
+        """
+        ...
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """A student that can draft a plan; of one that cannot, the whole task is the only step."""
+
+    async def plan(self, task: Task, brief: Brief) -> Drafted:
+        """Draft a plan."""
+        ...
+
+
+class _Move(BaseModel):
+    """What a student with tools replies: a call or an answer."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    tool: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    args: dict[str, Any] = Field(default_factory=dict)
+    answer: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> _Move:
+        if (self.tool is None) == (self.answer is None):
+            raise ValueError("either a tool or an answer")
+        return self
+
+
+class SpeakerStudent:
+    """A student that is a model behind a prompt, with tools if it is given any.
+
+    Without tools a reply is the answer, as it stands. With tools each reply is one JSON object: a
+    call or the answer. A reply that is neither is asked for once more; a text that is no JSON
+    then is the answer, and a call is only ever made of JSON that fits the tool's schema.
+
+    Args:
+        speaker: The model.
+        tools: What it may call; each name once.
+        most_steps: Most calls of one attempt; after them it must answer.
+        max_tokens: Most tokens of one reply.
+        temperature: See `Sampling`.
+        seed: See `Sampling`.
+        system: Its instructions; the advice stands behind them.
+        advice_role: ``system``, or ``user`` for models that obey whatever is in a system message.
+    """
+
+    def __init__(
+        self,
+        speaker: Speaker,
+        tools: Sequence[Tool[Any]] = (),
+        most_steps: int = MOST_STEPS,
+        *,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        system: str = prompts.STUDENT,
+        advice_role: prompts.AdviceRole = "system",
+    ) -> None:
+        self.speaker = speaker
+        self.tools = {tool.name: tool for tool in tools}
+        self._most_steps = most_steps
+        self._max_tokens = max_tokens
+        self._temperature = temperature
+        self._seed = seed
+        self._system = system
+        self._advice_role: prompts.AdviceRole = advice_role
+
+    async def attempt(self, task: Task, brief: Brief) -> Attempt:
+        """See `Student.attempt`."""
+        told = [tool.told for tool in self.tools.values()]
+        messages = prompts.to_student(task, brief, self._system, told, self._advice_role)
+        if not self.tools:
+            said = await self._say(messages, brief.allowance)
+            return Attempt(said.text, (), (spent_on("student", self.speaker.name, said),))
+        return await self._work(messages, brief)
+
+    async def plan(self, task: Task, brief: Brief) -> Drafted:
+        """See `Planner.plan`; a reply that is no plan twice is none."""
+        spent: list[Spent] = []
+        messages = prompts.for_plan(task, brief, self._system, self._advice_role)
+        reply = await ask(
+            self.speaker,
+            messages,
+            PlanReply,
+            spend=self._onto(spent),
+            max_tokens=brief.allowance.reply(self._max_tokens),
+            temperature=self._temperature,
+            seed=self._seed,
+            again=lambda: brief.allowance.after(spent).open,
+        )
+        return Drafted(reply.plan if reply else TaskPlan(), tuple(spent))
+
+    async def _work(self, messages: list[Message], brief: Brief) -> Attempt:
+        """Call tools until there is an answer, the calls are used up, or the budget is."""
+        actions: list[Action] = []
+        spent: list[Spent] = []
+        spend = self._onto(spent)
+        n_malformed = 0
+        while brief.allowance.after(spent).open:
+            said = await self._say(messages, brief.allowance.after(spent))
+            spend(said)
+            move = understood(said.text, _Move)
+            if isinstance(move, str):
+                if (n_malformed := n_malformed + 1) > 1:
+                    return Attempt(said.text, tuple(actions), tuple(spent))
+                messages = prompts.mended(messages, said.text, move)
+                continue
+            if move.tool is None or len(actions) == self._most_steps:
+                return Attempt(move.answer or "", tuple(actions), tuple(spent))
+            n_malformed = 0
+            actions.append(await use(self.tools, move.tool, move.args, step=len(actions) + 1))
+            last = len(actions) == self._most_steps
+            messages = prompts.observed(messages, said.text, actions[-1], last=last)
+        return Attempt("", tuple(actions), tuple(spent))
+
+    async def _say(self, messages: Sequence[Message], allowance: Allowance) -> Said:
+        return await self.speaker.say(
+            messages,
+            max_tokens=allowance.reply(self._max_tokens),
+            temperature=self._temperature,
+            seed=self._seed,
+        )
+
+    def _onto(self, spent: list[Spent]) -> Any:
+        return lambda said: spent.append(spent_on("student", self.speaker.name, said))
+
+
+def joined(parts: Sequence[Attempt], output: str) -> Attempt:
+    """Return one attempt that did what *parts* did, one after the other, and came to *output*."""
+    actions = [action for part in parts for action in part.actions]
+    numbered = tuple(replace(action, step=n) for n, action in enumerate(actions, 1))
+    return Attempt(output, numbered, tuple(row for part in parts for row in part.spent))
