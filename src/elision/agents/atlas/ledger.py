@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from math import inf
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -185,11 +184,12 @@ class Allowance:
             cost=None if self.cost is None else self.cost / n,
         )
 
+    def least(self, other: Allowance) -> Allowance:
+        """Return what both allow."""
+        tokens = [n for n in (self.tokens, other.tokens) if n is not None]
+        cost = [c for c in (self.cost, other.cost) if c is not None]
+        return replace(self, tokens=min(tokens, default=None), cost=min(cost, default=None))
+
     def reply(self, most: int) -> int:
         """Return how many tokens a reply may have: *most*, or what is left, and at least 1."""
         return max(1, most if self.tokens is None else min(most, self.tokens))
-
-    @property
-    def seconds(self) -> float:
-        """Until the deadline; endless without one, never negative."""
-        return inf if self.until is None else max(0.0, self.until - time.monotonic())
