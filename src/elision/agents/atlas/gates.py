@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from elision.agents.atlas.scan import NOTHING, Allowed, Code, scan
 from elision.agents.atlas.specific import is_of_one_case, leaks
 from elision.contract import Screen
-from elision.memory.learning.cues import Reading, read
+from elision.memory.learning.cues import read
 from elision.memory.learning.entries import Entry, EntryDraft
 from elision.memory.learning.likeness import repeats
 from elision.memory.learning.predicates import Facts
@@ -65,7 +65,7 @@ class Quarantined:
     """It may be kept for somebody to look at, and is not shown to a model before.
 
     Attributes:
-        codes: What the write scan found.
+        codes: What the write scan found; none: the episode's reward was out of the ordinary.
         rubric: As in `Passed`.
     """
 
@@ -149,6 +149,29 @@ def gate(draft: EntryDraft, context: GateContext, vector: Vectors | None = None)
     return Quarantined(codes, mark) if codes else Passed(mark)
 
 
+def sift(
+    drafts: Sequence[EntryDraft],
+    context: GateContext,
+    vectors: Sequence[Vectors | None] | None = None,
+    *,
+    alarmed: bool = False,
+) -> tuple[tuple[EntryDraft, Ruling], ...]:
+    """Return the ruling on each of *drafts*, the best looking first; a bad one costs no other.
+
+    Args:
+        drafts: Of one episode.
+        context: What they are judged against.
+        vectors: One for each draft; None: no encoder.
+        alarmed: Whether the episode's reward raised a drift alarm: what would pass is quarantined.
+    """
+    told = [None] * len(drafts) if vectors is None else vectors
+    rulings = [gate(draft, context, v) for draft, v in zip(drafts, told, strict=True)]
+    if alarmed:
+        rulings = [Quarantined((), r.rubric) if isinstance(r, Passed) else r for r in rulings]
+    judged = zip(drafts, rulings, strict=True)
+    return tuple(sorted(judged, key=lambda one: -getattr(one[1], "rubric", -1.0)))
+
+
 def words_of(draft: EntryDraft) -> str:
     """Return all that *draft* says, a line each: its texts, its cue, its tool and arguments."""
     texts = (draft.imperative, draft.effect, draft.limits, draft.body, draft.cue.pattern)
@@ -199,11 +222,7 @@ def _fires(draft: EntryDraft, seen: Seen, vector: Vectors | None) -> bool:
     similarity = None
     if draft.cue.type == "semantic" and vector is not None and seen.vector is not None:
         similarity = float(vector @ seen.vector)
-    return draft.cue.matches(_read(seen.text), seen.facts, similarity)
-
-
-def _read(text: str) -> Reading:
-    return read(text)
+    return draft.cue.matches(read(seen.text), seen.facts, similarity)
 
 
 def _is_broad(draft: EntryDraft, recent: Sequence[Seen], vector: Vectors | None) -> bool:
