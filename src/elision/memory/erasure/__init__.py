@@ -1,0 +1,1 @@
+"""Erasure of what is remembered: rows, indices, caches, backups, and the proof of it."""

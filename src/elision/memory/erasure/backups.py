@@ -1,0 +1,155 @@
+"""Backups that erasure reaches: made by copying what is live, registered, and made anew."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from elision.errors import RequestError, StoreError
+from elision.memory.journal import get_meta, put_meta
+from elision.sql.database import reason_of
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from elision.sql.database import Database
+
+_NAME: Final = "backups"
+_MAGIC: Final = b"SQLite format 3\x00"
+_WAIT_S: Final = 10.0
+
+
+def database_file(connection: Connection) -> Path | None:
+    """Return the file under *connection*; None for a server."""
+    if connection.dialect.name != "sqlite":
+        return None
+    return Path(connection.exec_driver_sql("PRAGMA database_list").all()[0][2])
+
+
+def copy(file: Path, dest: Path) -> None:
+    """Write what is live in the SQLite *file* to *dest*, which it replaces whole or not at all.
+
+    ``VACUUM INTO``, because copying pages would copy what was deleted from them too.
+
+    Raises:
+        StoreError: If that fails.
+    """
+    draft = dest.with_name(f".{dest.name}.{os.getpid()}.tmp")
+    draft.unlink(missing_ok=True)
+    try:
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with closing(sqlite3.connect(file, timeout=_WAIT_S, isolation_level=None)) as connection:
+            connection.execute("VACUUM INTO ?", (str(draft),))
+        _onto_disk(draft)
+        draft.replace(dest)
+        _onto_disk(dest.parent)
+    except (OSError, sqlite3.Error) as exc:
+        raise StoreError(f"the backup cannot be written: {reason_of(exc)}") from exc
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def back_up(database: Database, dest: Path) -> None:
+    """Copy the store to *dest* and register that.
+
+    Raises:
+        RequestError: If the store lies on a server, or *dest* is its own file.
+        StoreError: If it cannot be written.
+    """
+    dest = dest.expanduser().absolute()
+    with database.reading() as connection:
+        file = database_file(connection)
+    if file is None:
+        raise RequestError("a store on a server is backed up by the server's own tools")
+    if dest.exists() and dest.samefile(file):
+        raise RequestError("a backup cannot take the place of the store", param="dest")
+    with database.writing() as connection:  # registered first: what lies there is always known
+        register(connection, (dest,))
+    copy(file, dest)
+
+
+def register(connection: Connection, paths: Iterable[Path]) -> None:
+    """Note that *paths* hold copies of what is remembered: backups, or exports."""
+    known = {str(path) for path in registered(connection)}
+    known.update(str(path.expanduser().absolute()) for path in paths)
+    put_meta(connection, _NAME, orjson.dumps(sorted(known)).decode())
+
+
+def registered(connection: Connection) -> tuple[Path, ...]:
+    """Return the paths of which `register` was told."""
+    return tuple(Path(path) for path in orjson.loads(get_meta(connection, _NAME) or "[]"))
+
+
+def renew(file: Path | None, paths: Iterable[Path]) -> dict[str, int]:
+    """Write each backup anew from the store as it stands now, and delete what is no database.
+
+    Not edited in place: what a backup holds beside what is in the store (earlier versions of a
+    record, records that were deleted since) is not known to the store any more.
+
+    Args:
+        file: The store's; None: on a server, so that every copy is deleted.
+        paths: Copies. One that is gone counts as out of reach, for it may come back.
+    """
+    done = {"rewritten": 0, "deleted": 0, "unreachable": 0}
+    for path in paths:
+        done[_renew(file, path)] += 1
+    return done
+
+
+def forget_missing(connection: Connection, path: Path) -> None:
+    """Take a copy that no longer exists anywhere from the register.
+
+    Raises:
+        RequestError: If it still lies there.
+    """
+    path = path.expanduser().absolute()
+    if path.exists():
+        raise RequestError("the backup still exists; delete it first", param="path")
+    left = [str(one) for one in registered(connection) if one != path]
+    put_meta(connection, _NAME, orjson.dumps(left).decode())
+
+
+def _renew(file: Path | None, path: Path) -> str:
+    try:
+        with path.open("rb") as opened:
+            is_database = opened.read(len(_MAGIC)) == _MAGIC
+        if not is_database or file is None:
+            path.unlink()
+            return "deleted"
+        copy(file, path)
+    except (OSError, StoreError):
+        return "unreachable"
+    return "rewritten"
+
+
+def log_is_free(file: Path, *, wait_s: float) -> bool:
+    """Return whether the write-ahead log of *file* could be emptied within *wait_s* seconds."""
+    deadline = time.monotonic() + wait_s
+    while not _emptied(file):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _emptied(file: Path) -> bool:
+    with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as connection:
+        try:
+            return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.OperationalError:
+            return False
+
+
+def _onto_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
