@@ -49,6 +49,8 @@ def quantile(p: float, a: float, b: float) -> float:
     """
     if not 0 <= p <= 1:
         raise ConfigError(f"p is {p}; a probability lies between 0 and 1")
+    if p in (0, 1):
+        return float(p)
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
