@@ -152,10 +152,12 @@ async def test_an_engine_speaks_and_its_tokens_are_counted_or_marked_as_estimate
 
 
 async def test_a_cancelled_speaker_ends_the_engines_stream() -> None:
-    engine = TextEngine("a long reply " * 1000)
+    began = asyncio.Event()
+    engine = TextEngine(lambda _: began.set() or "a long reply " * 1000)
     running = asyncio.create_task(EngineSpeaker(engine).say(QUESTION, max_tokens=10_000))
-    while not engine.n_open:
-        await asyncio.sleep(0)
+    await began.wait()
+    await asyncio.sleep(0)
+    assert engine.n_open == 1
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
