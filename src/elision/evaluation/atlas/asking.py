@@ -34,13 +34,13 @@ class Asked:
     Attributes:
         kind: Its name; a tag of the task.
         entity: Type of the entity that has it, in AlertEvidence.
-        field: The field there.
+        column: Its field there.
         shape: What it looks like, for whoever searches raw text; None: like nothing in particular.
     """
 
     kind: str
     entity: str
-    field: str
+    column: str
     shape: re.Pattern[str] | None = field(compare=False, default=None)
 
 

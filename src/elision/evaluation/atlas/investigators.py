@@ -173,7 +173,7 @@ def _from_evidence(session: Session, kind: Asked, alerts: Sequence[str]) -> list
     among = ", ".join(map(_literal, alerts))
     rows = session.execute(
         f"SELECT Value FROM AlertEvidence WHERE AlertId IN ({among})"  # noqa: S608 -- literals
-        f" AND EntityType = {_literal(kind.entity)} AND Field = {_literal(kind.field)}"
+        f" AND EntityType = {_literal(kind.entity)} AND Field = {_literal(kind.column)}"
     )
     return _by_frequency([" | ".join(row) for row in rows])
 
@@ -185,7 +185,7 @@ def _from_raw(session: Session, kind: Asked, alerts: Sequence[str]) -> list[str]
             f"SELECT Entities FROM SecurityAlert WHERE SystemAlertId = {_literal(alert)}"  # noqa: S608 -- a literal
         )
         text = "\n".join(" | ".join(row) for row in rows)
-        found += kind.shape.findall(text) if kind.shape else _named(text, kind.field)
+        found += kind.shape.findall(text) if kind.shape else _named(text, kind.column)
     return _by_frequency(found)
 
 
