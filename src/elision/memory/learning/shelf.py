@@ -97,7 +97,7 @@ class Shelf:
 
     def _vectors(self, rows: Sequence[Any]) -> Mapping[int, Vectors]:
         places = {row[0]: Place(row[11], row[2], row[13]) for row in rows}
-        found = dict[int, Vectors]()
+        found: dict[int, Vectors] = {}
         for some in chunks(sorted(places)):
             for rid, data in self._connection.execute(
                 select(vectors.c.rid, vectors.c.data).where(vectors.c.rid.in_(some))
