@@ -1,6 +1,6 @@
 """Memory's tables, as the newest migration leaves them.
 
-Whatever a person wrote lies in a ``body`` (and, as numbers, in ``vectors.data``); the other columns
+Whatever a person wrote lies in a ``body`` (and, as numbers, in ``data``); the other columns
 hold ids, codes, keyed digests and figures only. So a table that has no such column has nothing to
 erase, and a sealed store seals these columns and no others.
 """
@@ -46,7 +46,8 @@ def _rid(name: str = "rid", *, primary: bool = False) -> Column[int]:
 meta = Table(
     "meta",
     metadata,
-    # ``generation``, ``encoder``, ``dim``, ``sealed``: what the rest is to be read with.
+    # ``encoder``, ``keys``, ``sealed``: what the rest is to be read with; ``floor``: up to where
+    # changes were forgotten; ``retired``: keys to be destroyed; ``spaces``: how often some went.
     Column("name", String(32), primary_key=True),
     Column("value", Text, nullable=False),
 )
@@ -62,6 +63,7 @@ spaces = Table(
     # Which data key seals what lies here; none in a store that is not sealed.
     Column("key_id", String(32)),
     Index("ix_spaces_tenant_digest", "tenant", "digest", unique=True),
+    Index("ix_spaces_tenant_id", "tenant", "id"),
     sqlite_autoincrement=True,
 )
 
@@ -101,6 +103,14 @@ vectors = Table(
     metadata,
     _rid(primary=True),
     # A unit row of little-endian float32, as `elision.memory.index.vectors` writes it.
+    Column("data", LargeBinary, nullable=False),
+)
+
+reembedded = Table(
+    "reembedded",
+    metadata,
+    # What takes the place of ``vectors.data`` once another encoder has read every text.
+    _rid(primary=True),
     Column("data", LargeBinary, nullable=False),
 )
 

@@ -1,0 +1,1 @@
+"""Alembic migrations of memory, run whenever a store is opened."""
