@@ -2,70 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.util import find_spec
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from elision.errors import ConfigError, MissingExtraError, RequestError, ShapeError
 from elision.memory.index.lock import SharedLock
 from elision.memory.index.vectors import unit
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
-    from elision.memory.index.flat import Flat
+    from elision.memory.index.codes import Chosen, Codes
     from elision.memory.index.inverted import Inverted
-    from elision.memory.index.nearest import Ids, Vectors
+    from elision.memory.index.rows import Rows
+    from elision.memory.index.vectors import Ids, Vectors
 
-IVF_FROM: Final = 50_000
-"""Vectors from which lists are read instead of everything: there a scan takes 3 ms (384 wide, one
-thread)."""
+CODES_FROM: Final = 2_000
+"""Vectors from which codes are read first: below, all of them lie in the processor's cache."""
+IVF_FROM: Final = 200_000
+"""Vectors from which lists are read instead of everything: there a scan of the codes takes 4 ms
+(384 wide, one thread), and finds the very nearest."""
+_FEW: Final = 64
+"""One id in so many: of so few allowed each is looked up."""
 
 
 class VectorIndex:
     """Vectors by id, searched by cosine; any thread may call.
 
-    Exact while it holds fewer than *ivf_from* vectors, and wherever few ids are allowed. From there
-    it reads lists around centroids, tuned to find 98 of 100 of the true ten nearest, and trained
-    anew when it has doubled; below half of *ivf_from* it is exact again. Searches go on while it
-    trains. What is removed is in none of its bytes, which is why it is no graph (HNSW).
+    Exact while it holds fewer than *ivf_from* vectors, and wherever few ids are allowed: all
+    vectors are read as 8-bit codes, and those that may be among the nearest as they are. From
+    *ivf_from* it reads lists around centroids, tuned to find 98 of 100 of the true ten nearest,
+    and trained anew when it has doubled; below half of it, it is exact again, and it stays exact
+    where lists are not worth it. Searches go on while it trains. What is removed is in none of its
+    bytes, which is why it is no graph (HNSW). Without faiss it compares every vector: as exact,
+    and slower.
 
     Args:
         dim: Width of the vectors.
         ivf_from: Vectors from which it reads lists.
+        codes_from: Vectors from which it reads codes.
 
     Raises:
-        ConfigError: If either is less than 1.
-        MissingExtraError: If faiss is not installed.
+        ConfigError: If one of them is less than 1.
+        MissingExtraError: If numpy is not installed.
     """
 
-    def __init__(self, dim: int, *, ivf_from: int = IVF_FROM) -> None:
-        if dim < 1 or ivf_from < 1:
-            raise ConfigError(f"dim is {dim} and ivf_from is {ivf_from}; both must be at least 1")
+    def __init__(self, dim: int, *, ivf_from: int = IVF_FROM, codes_from: int = CODES_FROM) -> None:
+        if dim < 1 or ivf_from < 1 or codes_from < 1:
+            raise ConfigError(
+                f"dim is {dim}, ivf_from {ivf_from}, codes_from {codes_from}; each at least 1"
+            )
         self.dim = dim
         self._ivf_from = ivf_from
-        self._ids: set[int] = set()
-        self._within: Flat | Inverted = _flat(dim)
+        self._codes_from = codes_from
+        self._rows = _rows(dim)
+        self._sieve: Codes | Inverted | None = None
         self._trained_on = 0
         self._lock = SharedLock()
         self._mutation = Lock()  # held while it trains, when searches still share the other
 
+    @classmethod
+    def of(
+        cls, ids: Ids, rows: Vectors, arrays: Mapping[str, NDArray[Any]], *, ivf_from: int
+    ) -> VectorIndex:
+        """Return the index that `arrays` was taken from, training nothing.
+
+        Args:
+            ids: The array ``ids``, each once.
+            rows: The array ``vectors``; unit, and taken over without a copy.
+            arrays: The others.
+            ivf_from: See the class.
+        """
+        from elision.memory.index.inverted import Inverted
+        from elision.memory.index.rows import Rows
+
+        self = cls(rows.shape[1], ivf_from=ivf_from)
+        self._rows = Rows.of(ids, rows)
+        self._trained_on = len(ids)
+        if "centroids" in arrays:
+            self._sieve = Inverted(self._rows, arrays)
+        else:
+            self._fit()
+        return self
+
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._rows)
 
     def __contains__(self, one: object) -> bool:
-        return one in self._ids
+        return one in self._rows.places
 
     @property
     def exact(self) -> bool:
         """Whether an unfiltered search finds the very nearest now."""
-        return self._within.exact
+        return self._sieve is None or self._sieve.exact
 
     def build(self, ids: Iterable[int], vectors: ArrayLike) -> None:
         """Hold *vectors* under *ids* and nothing else; see `add` for both and what is raised."""
         numbers, rows = self._checked(ids, vectors)
         with self._mutation:
-            self._put_in_place(numbers, rows)
+            built = _rows(self.dim)
+            built.put(numbers, rows)
+            with self._lock.exclusive():
+                self._rows, self._sieve = built, None
+            self._trained_on = 0
+            self._fit()
 
     def add(self, ids: Iterable[int], vectors: ArrayLike) -> None:
         """Add *vectors*, scaled as by `unit`; one under a known id takes the older one's place.
@@ -82,9 +125,9 @@ class VectorIndex:
         with self._mutation:
             if len(numbers):
                 with self._lock.exclusive():
-                    self._drop(numbers)
-                    self._within.add(numbers, rows)
-                    self._ids.update(numbers.tolist())
+                    places = self._rows.put(numbers, rows)
+                    if self._sieve is not None:
+                        self._sieve.put(places)
             self._fit()
 
     def remove(self, ids: Iterable[int]) -> int:
@@ -92,7 +135,11 @@ class VectorIndex:
         numbers = _numbers(ids)
         with self._mutation:
             with self._lock.exclusive():
-                dropped = self._drop(numbers)
+                before = len(self._rows)
+                holes, movers = self._rows.drop(numbers.tolist())
+                if self._sieve is not None:
+                    self._sieve.drop(holes, movers)
+                dropped = before - len(self._rows)
             self._fit()
         return dropped
 
@@ -117,51 +164,57 @@ class VectorIndex:
         with self._lock.shared():
             return self._nearest(row, k, chosen)
 
-    def serialize(self) -> bytes:
-        """Return faiss's own bytes of it, in which nothing that was removed is left."""
-        with self._lock.shared():
-            return self._within.serialize()
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all that must be kept of it, in which nothing that was removed is left.
+
+        Returns:
+            ``ids`` and ``vectors``, row by row, and what was trained, if anything was: copies.
+        """
+        with self._mutation, self._lock.shared():
+            arrays: dict[str, NDArray[Any]] = {
+                "ids": self._rows.ids.copy(),
+                "vectors": self._rows.matrix.copy(),
+            }
+            return arrays if self._sieve is None else arrays | self._sieve.arrays()
 
     def _nearest(self, row: Vectors, k: int, allowed: Ids | None) -> list[tuple[int, float]]:
         from elision.memory.index.nearest import nearest
 
-        k = min(k, len(self._ids))
+        rows = self._rows
+        k = min(k, len(rows))
         if not k:
             return []
-        if allowed is not None and len(allowed) <= self._within.few:
-            found = _numbers(self._ids.intersection(allowed.tolist()))
-        else:
-            found = self._within.candidates(row, k, allowed)
-        return nearest(found, self._within.rows(found), row, k) if len(found) else []
+        places = self._candidates(row, k, allowed)
+        if places is None:
+            return nearest(rows.ids, rows.matrix, row, k)
+        return nearest(rows.ids[places], rows.matrix[places], row, k) if len(places) else []
 
-    def _drop(self, ids: Ids) -> int:
-        known = self._ids.intersection(ids.tolist())
-        if known:
-            self._within.remove(_numbers(known))
-            self._ids -= known
-        return len(known)
+    def _candidates(self, row: Vectors, k: int, allowed: Ids | None) -> Ids | None:
+        """Return the places to compare; None: all."""
+        if allowed is not None and len(allowed) * _FEW <= len(self._rows):
+            return self._rows.places.of({*allowed.tolist()})
+        chosen: Chosen = None if allowed is None else self._rows.places.chosen(allowed)
+        if self._sieve is not None:
+            return self._sieve.candidates(row, k, chosen)
+        return None if chosen is None else chosen.nonzero()[0]
 
     def _fit(self) -> None:
-        """Train, train anew or go back to exact, where the number of vectors asks for it."""
-        n = len(self._ids)
-        if self._within.exact:
-            due = n >= self._ivf_from
-        else:
-            due = n >= 2 * self._trained_on or 2 * n < self._ivf_from
-        if due:
-            ids = _numbers(sorted(self._ids))
-            self._put_in_place(ids, self._within.rows(ids))
+        """Code, train, train anew or go back, where the number of vectors asks for it."""
+        n = len(self._rows)
+        if self._trained_on and 2 * n < self._ivf_from:
+            self._take(None)
+            self._trained_on = 0
+        if not _has_faiss():
+            return
+        if n >= self._ivf_from and n >= 2 * self._trained_on:
+            self._take(_trained(self._rows))
+            self._trained_on = n
+        elif self._sieve is None and n >= self._codes_from:
+            self._take(_codes(self._rows))
 
-    def _put_in_place(self, ids: Ids, rows: Vectors) -> None:
-        within: Flat | Inverted
-        if len(ids) < self._ivf_from:
-            within = _flat(self.dim)
-            within.add(ids, rows)
-        else:
-            within = _inverted(ids, rows)
+    def _take(self, sieve: Codes | Inverted | None) -> None:
         with self._lock.exclusive():
-            self._within, self._ids = within, set(ids.tolist())
-            self._trained_on = len(ids)
+            self._sieve = sieve
 
     def _checked(self, ids: Iterable[int], vectors: ArrayLike) -> tuple[Ids, Vectors]:
         import numpy as np
@@ -195,15 +248,28 @@ def _numbers(ids: Iterable[int]) -> Ids:
     return np.ascontiguousarray(given, dtype=np.int64)
 
 
-def _flat(dim: int) -> Flat:
+def _rows(dim: int) -> Rows:
     try:
-        from elision.memory.index.flat import Flat
+        from elision.memory.index.rows import Rows
     except ImportError as exc:
-        raise MissingExtraError(exc.name or "faiss", extra="local") from exc
-    return Flat(dim)
+        raise MissingExtraError(exc.name or "numpy", extra="local") from exc
+    return Rows(dim)
 
 
-def _inverted(ids: Ids, rows: Vectors) -> Inverted:
+@cache
+def _has_faiss() -> bool:
+    return find_spec("faiss") is not None
+
+
+def _codes(rows: Rows) -> Codes:
+    from elision.memory.index.codes import Codes
+
+    return Codes(rows)
+
+
+def _trained(rows: Rows) -> Codes | Inverted:
+    """Return lists over *rows*; codes, where lists would have to be read to no gain."""
     from elision.memory.index.inverted import Inverted
 
-    return Inverted(ids, rows)
+    lists = Inverted(rows)
+    return lists if lists.worthwhile else _codes(rows)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Ids: TypeAlias = NDArray[np.int64]
-    Vectors: TypeAlias = NDArray[np.float32]
-
-faiss: Any = import_module("faiss")  # its types are the C++ side's, before Python's wrapping
+    from elision.memory.index.vectors import Ids, Vectors
 
 SPARE: Final = 16
-"""Rows asked for beyond the k wanted; where they do not reach past a tie, a second pass does."""
+"""Rows beyond the k wanted that are compared exactly rather than sifted first."""
 
 
 def margin(dim: int) -> float:
@@ -38,39 +34,17 @@ def cosines(rows: Vectors, query: Vectors) -> NDArray[np.float64]:
     return sums.clip(-1.0, 1.0)
 
 
+def kth(scores: NDArray[np.float32], k: int) -> float:
+    """Return the *k*-th greatest of *scores*, of which there are at least so many."""
+    return float(np.partition(scores, -k)[-k])
+
+
 def nearest(ids: Ids, rows: Vectors, query: Vectors, k: int) -> list[tuple[int, float]]:
     """Return the *k* nearest as (id, cosine), greatest cosine first, equal ones by id."""
     if len(ids) > k + SPARE:
         scores = rows @ query
-        kth = np.partition(scores, -k)[-k]
-        close = scores >= kth - margin(len(query))
+        close = scores >= kth(scores, k) - margin(len(query))
         ids, rows = ids[close], rows[close]
     exact = cosines(rows, query)
     order = np.lexsort((ids, -exact))[:k]
     return list(zip(ids[order].tolist(), exact[order].tolist(), strict=True))
-
-
-def candidates(index: Any, query: Vectors, k: int, parameters: Any) -> Ids:
-    """Return ids from the faiss *index*, the *k* nearest that it can see surely among them.
-
-    All of them, where *parameters* let it see fewer than *k*.
-    """
-    scores, found = index.search(query[None], min(k + SPARE, index.ntotal), params=parameters)
-    ids: Ids = found[0][found[0] >= 0]  # -1 stands where nothing was found
-    if len(ids) < k + SPARE:
-        return ids
-    edge = float(scores[0][k - 1]) - margin(len(query))
-    if scores[0][-1] < edge:
-        return ids
-    within: Ids = index.range_search(query[None], edge, params=parameters)[2]
-    return within
-
-
-def among(allowed: Ids) -> Any:
-    """Return faiss's selector for *allowed*: a bitmap where they lie dense, else a hash set."""
-    end = int(allowed.max()) + 1
-    if end > 64 * len(allowed):
-        return faiss.IDSelectorBatch(allowed)
-    mask = np.zeros(end, dtype=bool)
-    mask[allowed] = True
-    return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))

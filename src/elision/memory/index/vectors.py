@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from elision.errors import ElisionError, RequestError, ShapeError
+from elision.errors import RequestError, ShapeError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
+    Ids: TypeAlias = NDArray[np.int64]
     Vectors: TypeAlias = NDArray[np.float32]
 
 WIDTH: Final = 4
@@ -63,18 +66,39 @@ def from_bytes(data: bytes, dim: int) -> Vectors:
     """Return the rows that `to_bytes` wrote, shape ``(N, dim)``, of as many as *data* holds.
 
     Raises:
-        ShapeError: If *data* is no whole number of rows.
-        ElisionError: If a row is not of length 1: what was stored is damaged.
+        StoreError: If *data* is no whole number of rows, or a row is not of length 1: what was
+            stored is damaged.
     """
     import numpy as np
 
     n, rest = divmod(len(data), WIDTH * dim)
     if rest:
-        raise ShapeError("a stored vector", want=(WIDTH * dim,), got=(len(data),))
-    rows = np.frombuffer(data, dtype="<f4").astype(np.float32).reshape(n, dim)
+        raise StoreError(f"stored vectors have {len(data)} bytes, not a multiple of {WIDTH * dim}")
+    return _sound(np.frombuffer(data, dtype="<f4").astype(np.float32).reshape(n, dim))
+
+
+def sound(rows: Sequence[Vectors], dim: int | None = None) -> Vectors:
+    """Return stored *rows*, each of shape ``(D,)``, as one matrix; at least one of them.
+
+    Raises:
+        StoreError: If one is not *dim* wide, not as wide as the others, or not of length 1.
+    """
+    import numpy as np
+
+    width = dim or len(rows[0])
+    if any(row.shape != (width,) for row in rows):
+        raise StoreError(f"a stored vector is not {width} wide, as others are")
+    return _sound(np.stack(rows).astype(np.float32, copy=False))
+
+
+def _sound(rows: Vectors) -> Vectors:
+    import numpy as np
+
     damaged = np.flatnonzero(~(np.abs(_lengths(rows) - 1) <= _UNIT))
     if damaged.size:
-        raise ElisionError(f"stored vector {damaged[0]} of {n} is damaged: its length is not 1")
+        raise StoreError(
+            f"stored vector {damaged[0]} of {len(rows)} is damaged: its length is not 1"
+        )
     return rows
 
 
