@@ -30,7 +30,7 @@ _LIVING: Final = tuple(s for s in State if s not in {State.RETIRED, State.ERASED
 _CODE: Final = re.compile(r"[a-z0-9_.-]{0,32}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """Where the words of an entry come from. Checked when made.
 

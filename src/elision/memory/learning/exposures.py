@@ -76,9 +76,9 @@ class Tally:
         return sum(phase.withheld.n for phase in self.evidence.phases)
 
 
-def write(connection: Connection, tenant: str, episode: str, met: Iterable[Exposure]) -> None:
+def meet(connection: Connection, tenant: str, episode: str, exposed: Iterable[Exposure]) -> None:
     """Keep what *episode* met; an entry that is gone, or another tenant's, is passed over."""
-    told = {one.entry: one for one in met}
+    told = {one.entry: one for one in exposed}
     query = select(records.c.id, records.c.rid).join(spaces, spaces.c.id == records.c.space)
     query = query.where(spaces.c.tenant == tenant, records.c.id.in_(told))
     rows = [

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Row
 
 from elision.errors import RequestError
+from elision.memory.drafts import check_code
 from elision.memory.learning.exposures import Outcome
 from elision.memory.records import Scope
 
@@ -26,6 +28,9 @@ EPISODE: Final = "episode"
 RUNNING: Final = "running"
 REWARDED: Final = "rewarded"
 """The state of that record once the reward is known: only then it tells anything."""
+_MODES: Final = ("on", "frozen", "shadow")
+LONGEST_DECISION: Final = 16_384
+"""Bytes of what is kept of how a lane was chosen."""
 SUCCESS: Final = 0.5
 """The reward from which an episode counts as a success where nobody says."""
 
@@ -114,6 +119,42 @@ def check_id(episode: str) -> None:
     except (ValueError, AttributeError, TypeError):
         pass
     raise RequestError("an episode's id is a UUID in lower case", param="episode")
+
+
+def first_row(
+    episode: str, mode: str, lane: str, decision: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the row of an episode that begins, but for where and when.
+
+    Raises:
+        RequestError: If something cannot be kept as it is; see `Episodes.begin`.
+    """
+    check_id(episode)
+    check_code(lane, "lane")
+    if mode not in _MODES:
+        raise RequestError(f"an episode's mode is one of {', '.join(_MODES)}", param="mode")
+    return {
+        "id": episode,
+        "state": RUNNING,
+        "mode": mode,
+        "lane": lane,
+        "decision": _dumped(decision or {}),
+        "retried": False,
+        "tokens": 0,
+        "cost": 0.0,
+    }
+
+
+def _dumped(decision: Mapping[str, Any]) -> str:
+    try:
+        told = orjson.dumps(dict(decision))
+    except TypeError:
+        raise RequestError("a decision is told in figures and codes", param="decision") from None
+    if len(told) > LONGEST_DECISION:
+        raise RequestError(
+            f"a decision takes {len(told)} bytes; the most are {LONGEST_DECISION}", param="decision"
+        )
+    return told.decode()
 
 
 def check_reward(reward: float, by: str) -> None:

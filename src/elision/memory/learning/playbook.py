@@ -88,7 +88,7 @@ class Playbook:
                 was made from is gone (``code="no_parent"``).
         """
         check_reason(quarantine)
-        origin = _origin(actor, parents, trust, subjects)
+        origin = Provenance(actor, tuple(parents), trust, frozenset(subjects))
         vector = self._encoded(scope.tenant, draft)
         with self._moving() as (writing, shelf, mover):
             adder = Adder(writing, shelf, mover, self._store.keys.vault)
@@ -114,7 +114,7 @@ class Playbook:
             NotFoundError: If *tenant* has no such entry.
             RequestError: As `add`.
         """
-        origin = _origin(actor, parents, trust, subjects)
+        origin = Provenance(actor, tuple(parents), trust, frozenset(subjects))
         vector = self._encoded(tenant, draft)
         with self._moving() as (writing, shelf, mover):
             adder = Adder(writing, shelf, mover, self._store.keys.vault)
@@ -272,14 +272,6 @@ class Playbook:
     def _encoded(self, tenant: str, draft: EntryDraft) -> Vectors | None:
         rows = self._store.encoded(tenant, [draft.text])
         return None if rows is None else rows[0]
-
-
-def _origin(
-    actor: str, parents: Sequence[str], trust: Trust, subjects: Iterable[str]
-) -> Provenance:
-    return Provenance(
-        actor=actor, parents=tuple(parents), trust=trust, subjects=frozenset(subjects)
-    )
 
 
 def _similarity(task: Vectors | None, entry: Vectors | None) -> float | None:
