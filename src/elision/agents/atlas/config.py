@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from elision.agents.atlas.lanes import Lane
 from elision.agents.atlas.ledger import Price
 from elision.agents.atlas.prompts import AdviceRole
+from elision.agents.atlas.quota import DAILY_TOKENS
 from elision.memory.learning.packing import MOST_TOKENS
-from elision.memory.records import Trust
 
 Learning: TypeAlias = Literal["on", "frozen", "shadow", "off"]
 _Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -96,18 +96,26 @@ class RouterConfig(_Part):
     probe_rows: Annotated[int, Field(ge=0, le=50)] = 10
 
 
-class RoleConfig(_Part):
+class TurnConfig(_Part):
+    """How long a role may take.
+
+    Attributes:
+        timeout_s: Deadline of one turn in seconds: an attempt, a validation; None: none.
+    """
+
+    timeout_s: _Positive | None = 120.0
+
+
+class RoleConfig(TurnConfig):
     """How a role speaks.
 
     Attributes:
         max_tokens: Most tokens of one reply.
         temperature: See `Sampling`.
-        timeout_s: Deadline of one turn in seconds: an attempt, a validation; None: none.
     """
 
     max_tokens: _Count = 512
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    timeout_s: _Positive | None = None
 
 
 class StudentConfig(RoleConfig):
@@ -117,6 +125,7 @@ class StudentConfig(RoleConfig):
         most_steps: Most tool calls of one attempt.
     """
 
+    timeout_s: _Positive | None = None
     most_steps: _Count = 8
 
 
@@ -127,7 +136,6 @@ class TeacherConfig(RoleConfig):
         sentences: Most sentences of guidance for an attempt.
     """
 
-    timeout_s: _Positive | None = 120.0
     sentences: _Count = 2
 
 
@@ -146,17 +154,25 @@ class AdviceConfig(_Part):
         n_context: The student's context in tokens, of which advice takes 5 % at most; None:
             unknown, only `max_tokens` holds.
         role: ``system``: at the end of the system message. ``user``: a message of its own.
-        student_floor: Least trust of an entry that a student is shown.
-        teacher_floor: Likewise for a teacher, whose word is followed.
         seed: Of the coins that withhold entries.
     """
 
     max_tokens: Annotated[int, Field(ge=0)] = MOST_TOKENS
     n_context: _Count | None = None
     role: AdviceRole = "system"
-    student_floor: Trust = Trust.TOOL
-    teacher_floor: Trust = Trust.USER
     seed: int = 0
+
+
+class DistillerConfig(TurnConfig):
+    """When and how much is learned from episodes.
+
+    Attributes:
+        daily_tokens: Most tokens that a scope may spend on distilling in a day.
+        domain_facts: Whether dates, identifiers, files and addresses may be learned.
+    """
+
+    daily_tokens: Annotated[int, Field(ge=0)] = DAILY_TOKENS
+    domain_facts: bool = False
 
 
 class AtlasConfig(_Part):
@@ -178,6 +194,8 @@ class AtlasConfig(_Part):
         student: See `StudentConfig`.
         teacher: See `TeacherConfig`.
         probe: See `ProbeConfig`.
+        judge: See `TurnConfig`.
+        distiller: See `DistillerConfig`.
         prices: By model name; a model without one costs nothing.
     """
 
@@ -195,4 +213,6 @@ class AtlasConfig(_Part):
     student: StudentConfig = StudentConfig()
     teacher: TeacherConfig = TeacherConfig()
     probe: ProbeConfig = ProbeConfig()
+    judge: TurnConfig = TurnConfig()
+    distiller: DistillerConfig = DistillerConfig()
     prices: Mapping[str, Price] = Field(default_factory=dict)

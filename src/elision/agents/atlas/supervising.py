@@ -39,6 +39,30 @@ class Purse:
         """What may still be spent."""
         return self.allowance.after(self.rows)
 
+    async def spared(
+        self, role: str, turn: Awaitable[_T], timeout_s: float | None
+    ) -> tuple[_T | None, str | None]:
+        """Await a turn that may break without ending the episode; a cancellation still does.
+
+        Args:
+            role: Whose turn.
+            turn: What is awaited.
+            timeout_s: Its deadline in seconds; None: none.
+
+        Returns:
+            What came of it, and why nothing did: ``timeout`` or the class of the error.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await turn, None
+        except TimeoutError:
+            fault = "timeout"
+        # A role is its owner's code: whatever it raises, the student's answer stands.
+        except Exception as error:
+            fault = type(error).__name__
+        self.faults.append(f"{role}:{fault}")
+        return None, fault
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aids:
@@ -141,7 +165,9 @@ class Supervision:
     async def _drafted(self, task: Task, brief: Brief) -> TaskPlan:
         if not isinstance(self._student, Planner) or not self._purse.left.open:
             return TaskPlan()
-        drafted, _ = await self._spared("student", self._student.plan(task, self._with(brief)))
+        drafted, _ = await self._purse.spared(
+            "student", self._student.plan(task, self._with(brief)), self._config.student.timeout_s
+        )
         if drafted is None:
             return TaskPlan()
         self._purse.rows += drafted.spent
@@ -151,7 +177,7 @@ class Supervision:
         if self._teacher is None or not self._purse.left.open:
             return Review(TaskPlan())
         told = replace(self._with(brief), advice=self._aids.teacher)
-        review, _ = await self._spared("teacher", self._teacher.review(task, draft, told))
+        review, _ = await self._looking(self._teacher.review(task, draft, told))
         if review is None:
             return Review(TaskPlan())
         self._purse.rows += review.spent
@@ -219,30 +245,20 @@ class Supervision:
         if not self._purse.left.open:
             return _UNKNOWN, "budget"
         told = replace(self._with(brief), advice=self._aids.teacher)
-        found, fault = await self._spared("teacher", self._teacher.validate(task, attempt, told))
+        found, fault = await self._looking(self._teacher.validate(task, attempt, told))
         if found is None:
             return _UNKNOWN, fault
         self._purse.rows += found.spent
         guidance = first_sentences(found.guidance, self._config.teacher.sentences)
         return replace(found, guidance=guidance), "malformed" if found.valid is None else None
 
+    async def _looking(self, turn: Awaitable[_T]) -> tuple[_T | None, str | None]:
+        return await self._purse.spared("teacher", turn, self._config.teacher.timeout_s)
+
     def _with(self, brief: Brief) -> Brief:
         """Return *brief* with what is left now; a step keeps to its share of it."""
         left = self._purse.left
         return replace(brief, allowance=left if brief.step is None else left.least(brief.allowance))
-
-    async def _spared(self, role: str, turn: Awaitable[_T]) -> tuple[_T | None, str | None]:
-        """Await a turn that may break without ending the episode; a cancellation still does."""
-        try:
-            async with asyncio.timeout(self._config.teacher.timeout_s):
-                return await turn, None
-        except TimeoutError:
-            fault = "timeout"
-        # A role is its owner's code: whatever it raises, the student's answer stands.
-        except Exception as error:
-            fault = type(error).__name__
-        self._purse.faults.append(f"{role}:{fault}")
-        return None, fault
 
 
 async def _side_by_side(turns: Sequence[Coroutine[Any, Any, _T]], config: AtlasConfig) -> list[_T]:

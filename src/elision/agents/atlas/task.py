@@ -32,6 +32,8 @@ class Task:
         max_cost: Most cost likewise, in the currency of the prices.
         deadline_s: Seconds after which no further call is begun.
         trust: Of whoever asks; what is learned from the task is trusted no further.
+        truth: The right answer, if it is known: for judges and for gates that keep it from being
+            learned by heart; neither student nor teacher nor distiller is told.
 
     Raises:
         RequestError: If the text is empty or longer than `LONGEST_TASK`, or a limit is negative
@@ -47,6 +49,7 @@ class Task:
     max_cost: float | None = None
     deadline_s: float | None = None
     trust: Trust = Trust.USER
+    truth: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.text.strip() or len(self.text) > LONGEST_TASK:
