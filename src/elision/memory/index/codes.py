@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
-from elision.memory.index.nearest import kth, margin
+from elision.memory.index.nearest import SPARE, kth, margin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,8 @@ _LEAST, _AHEAD = 256, 4
 """Rows scored before it is told how far down the true nearest may be: so many, or 4 k."""
 _SIFTED: Final = 8
 """If one row in so many is allowed, a scan of all is quicker than one that skips the others."""
-_CHUNK: Final = 4096
+_CHUNK: Final = 512
+"""Rows coded at once: few enough to stay in the cache."""
 
 
 def step_of(dim: int) -> float:
@@ -128,7 +129,7 @@ class Codes:
             return np.arange(n) if chosen is None else np.flatnonzero(chosen)
         asked = Asked.of(query)
         scores, found, last = self._best(asked, wanted, chosen, n_chosen)
-        least = kth(self._rows.matrix[found] @ query, k)
+        least = kth(self._rows.matrix[found[: k + SPARE]] @ query, k)
         edge = self._edge(asked, least)
         found = found[scores >= edge] if last < edge else self._beyond(asked, edge, chosen)
         return self._with_rough(found, chosen)

@@ -84,6 +84,10 @@ class Columns:
             chosen &= self._column("trust") >= least_trust
         return chosen
 
+    def first_expiry(self, chosen: NDArray[np.bool_]) -> float:
+        """Return when the first of the *chosen* expires, in seconds since 1970."""
+        return float(self._column("expires_at").min(initial=np.inf, where=chosen))
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what a snapshot keeps of it."""
         return {"rid": self.ids, **{name: self._column(name) for name in _TYPES}}

@@ -13,6 +13,7 @@ from elision.memory.index.lock import SharedLock
 from elision.memory.index.vectors import unit
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
     from elision.memory.index.codes import Chosen, Codes
@@ -60,6 +61,7 @@ class VectorIndex:
         self._codes_from = codes_from
         self._rows = _rows(dim)
         self._sieve: Codes | Inverted | None = None
+        self._last: tuple[Ids, NDArray[np.bool_]] | None = None
         self._trained_on = 0
         self._lock = SharedLock()
         self._mutation = Lock()  # held while it trains, when searches still share the other
@@ -106,7 +108,7 @@ class VectorIndex:
             built = _rows(self.dim)
             built.put(numbers, rows)
             with self._lock.exclusive():
-                self._rows, self._sieve = built, None
+                self._rows, self._sieve, self._last = built, None, None
             self._trained_on = 0
             self._fit()
 
@@ -125,6 +127,7 @@ class VectorIndex:
         with self._mutation:
             if len(numbers):
                 with self._lock.exclusive():
+                    self._last = None
                     places = self._rows.put(numbers, rows)
                     if self._sieve is not None:
                         self._sieve.put(places)
@@ -135,6 +138,7 @@ class VectorIndex:
         numbers = _numbers(ids)
         with self._mutation:
             with self._lock.exclusive():
+                self._last = None
                 before = len(self._rows)
                 holes, movers = self._rows.drop(numbers.tolist())
                 if self._sieve is not None:
@@ -193,10 +197,20 @@ class VectorIndex:
         """Return the places to compare; None: all."""
         if allowed is not None and len(allowed) * _FEW <= len(self._rows):
             return self._rows.places.of({*allowed.tolist()})
-        chosen: Chosen = None if allowed is None else self._rows.places.chosen(allowed)
+        chosen: Chosen = None if allowed is None else self._chosen(allowed)
         if self._sieve is not None:
             return self._sieve.candidates(row, k, chosen)
         return None if chosen is None else chosen.nonzero()[0]
+
+    def _chosen(self, allowed: Ids) -> NDArray[np.bool_]:
+        """Return which places are *allowed*, from memory if it is the very array asked for last."""
+        last = self._last
+        if last is not None and last[0] is allowed:
+            return last[1]
+        chosen = self._rows.places.chosen(allowed)
+        if not allowed.flags.writeable:
+            self._last = (allowed, chosen)
+        return chosen
 
     def _fit(self) -> None:
         """Code, train, train anew or go back, where the number of vectors asks for it."""

@@ -12,6 +12,7 @@ from elision.memory.index.facets import Facets, Values
 from elision.memory.index.index import IVF_FROM, VectorIndex
 from elision.memory.index.lock import SharedLock
 from elision.memory.index.places import among
+from elision.memory.index.selections import Selection, Selections, key_of
 from elision.memory.index.vectors import sound
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class Partition:
         self._columns = Columns()
         self._index: VectorIndex | None = None
         self._facets = Facets(values)
+        self._selections = Selections()
+        self._n_changes = 0
         self._lock = SharedLock()
 
     @classmethod
@@ -133,6 +136,8 @@ class Partition:
         """
         dropped = [*gone]
         with self._lock.exclusive():
+            self._n_changes += 1
+            self._selections.clear()
             self._facets.forget([*dropped, *(row.rid for row in put)])
             self._drop(dropped)
             for start in range(0, len(put), _BATCH):
@@ -149,7 +154,7 @@ class Partition:
         now: float,
         where: Filter | None = None,
     ) -> Ids | None:
-        """Return the ids of the rows that are meant; None stands for all of them.
+        """Return the ids of the rows that are meant, read-only; None stands for all of them.
 
         Args:
             spaces: Namespaces; None: any.
@@ -159,6 +164,10 @@ class Partition:
             now: Rows that have expired by then, in seconds since 1970, are left out.
             where: What their JSON must be.
         """
+        key = key_of(spaces, kinds, states, least_trust, where)
+        if (made := self._selections.get(key, now)) is not None:
+            return made.ids
+        n_changes = self._n_changes
         meeting = self._facets.rids(where) if where is not None and where.conditions else None
         with self._lock.shared():
             chosen = self._columns.mask(
@@ -166,8 +175,13 @@ class Partition:
             )
             if meeting is not None:
                 chosen &= among(self._columns.ids, meeting)
-            ids: Ids = self._columns.ids[chosen]
-            return None if len(ids) == len(chosen) else ids
+            ids: Ids | None = None if chosen.all() else self._columns.ids[chosen]
+            if ids is not None:
+                ids.flags.writeable = False
+            if n_changes == self._n_changes:
+                until = self._columns.first_expiry(chosen)
+                self._selections.put(key, Selection(ids, now, until))
+            return ids
 
     def search(
         self, vector: ArrayLike, k: int, allowed: Ids | None = None

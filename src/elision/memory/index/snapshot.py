@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from elision.memory.index.facets import Values
 
 _FORMAT: Final = 1
+_CHUNK: Final = 1 << 19
 _TYPES: Final = frozenset({"<i8", "<i4", "<f4", "<f8"})
 
 
@@ -150,15 +151,19 @@ def _partition(
 
 
 def _arrays(file: Path, manifest: _Manifest) -> dict[str, NDArray[Any]]:
-    hashed, arrays = hashlib.sha256(), dict[str, NDArray[Any]]()
-    with file.open("rb") as numbers:
+    hashed, arrays = hashlib.sha256(), dict[str, Any]()
+    with file.open("rb", buffering=0) as numbers:
         size = sum(_size(array) for array in manifest.arrays)
         if os.fstat(numbers.fileno()).st_size != size:
             raise ValueError("of another size")
         for told in manifest.arrays:
             array = np.empty(told.shape, dtype=told.dtype)
-            numbers.readinto(_bytes(array))
-            hashed.update(_bytes(array))
+            whole = _bytes(array)
+            for start in range(0, len(whole), _CHUNK):  # hashed while it is in the cache
+                some = whole[start : start + _CHUNK]
+                if numbers.readinto(some) != len(some):
+                    raise ValueError("cut short")
+                hashed.update(some)
             arrays[told.name] = array
     if hashed.hexdigest() != manifest.sha256:
         raise ValueError("of other content")
