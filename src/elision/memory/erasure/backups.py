@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -19,18 +18,11 @@ from elision.sql.database import reason_of
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from elision.sql.database import Database
+    from elision.memory.database import MemoryDatabase
 
 _NAME: Final = "backups"
 _MAGIC: Final = b"SQLite format 3\x00"
 _WAIT_S: Final = 10.0
-
-
-def database_file(connection: Connection) -> Path | None:
-    """Return the file under *connection*; None for a server."""
-    if connection.dialect.name != "sqlite":
-        return None
-    return Path(connection.exec_driver_sql("PRAGMA database_list").all()[0][2])
 
 
 def copy(file: Path, dest: Path) -> None:
@@ -56,7 +48,7 @@ def copy(file: Path, dest: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def back_up(database: Database, dest: Path) -> None:
+def back_up(database: MemoryDatabase, dest: Path) -> None:
     """Copy the store to *dest* and register that.
 
     Raises:
@@ -64,8 +56,7 @@ def back_up(database: Database, dest: Path) -> None:
         StoreError: If it cannot be written.
     """
     dest = dest.expanduser().absolute()
-    with database.reading() as connection:
-        file = database_file(connection)
+    file = database.path
     if file is None:
         raise RequestError("a store on a server is backed up by the server's own tools")
     if dest.exists() and dest.samefile(file):
@@ -127,24 +118,6 @@ def _renew(file: Path | None, path: Path) -> str:
     except (OSError, StoreError):
         return "unreachable"
     return "rewritten"
-
-
-def log_is_free(file: Path, *, wait_s: float) -> bool:
-    """Return whether the write-ahead log of *file* could be emptied within *wait_s* seconds."""
-    deadline = time.monotonic() + wait_s
-    while not _emptied(file):
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _emptied(file: Path) -> bool:
-    with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as connection:
-        try:
-            return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        except sqlite3.OperationalError:
-            return False
 
 
 def _onto_disk(path: Path) -> None:

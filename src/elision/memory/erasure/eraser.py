@@ -9,19 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from elision.contract import Erasable
-from elision.errors import ElisionError, NotFoundError, StoreError
+from elision.errors import ElisionError, NotFoundError
 from elision.memory.erasure import backups, jobs, tombstones
 from elision.memory.erasure.deleting import Gathered, criteria_of, delete
+from elision.memory.erasure.issuing import issue
 from elision.memory.erasure.plan import Plan, planned
-from elision.memory.erasure.receipts import (
-    LIMITS,
-    POSTGRES_CLEAR,
-    POSTGRES_SEALED,
-    Receipt,
-    iso,
-    verify_receipt,
-)
+from elision.memory.erasure.receipts import Receipt, verify_receipt
 from elision.memory.erasure.selector import check_reason
+from elision.memory.erasure.sweeping import drop_index, snapshot_folders, sweep
 from elision.memory.erasure.verifying import (
     Findings,
     files_of,
@@ -206,13 +201,12 @@ class Eraser:
 
     def _sweep(self, job: Job, run: _Run) -> Job:
         store = self._store
-        store.partitions.forget(job.tenant)
+        drop_index(store, job.tenant)
         dropped = self._tell(job, run)
-        file, copies = self._copies()
-        renewed = backups.renew(file, copies)
+        renewed = backups.renew(store.database.path, self._copies())
         if renewed["unreachable"]:
             run.unfinished.append("backups")
-        if not self._empty(file, run.wait_s):
+        if not sweep(store, wait_s=run.wait_s):
             run.unfinished.append("reader")
         job = replace(
             job,
@@ -237,26 +231,17 @@ class Eraser:
                 run.unfinished.append("caches")
         return dropped
 
-    def _copies(self) -> tuple[Path | None, tuple[Path, ...]]:
+    def _copies(self) -> tuple[Path, ...]:
         with self._store.database.reading() as connection:
             known = backups.registered(connection)
-            return backups.database_file(connection), tuple(dict.fromkeys((*known, *self._backups)))
-
-    def _empty(self, file: Path | None, wait_s: float) -> bool:
-        if file is not None and not backups.log_is_free(file, wait_s=wait_s):
-            return False
-        try:
-            self._store.database.sweep(free_pages=True)
-        except StoreError:
-            return False
-        return True
+        return tuple(dict.fromkeys((*known, *self._backups)))
 
     def _verify(self, job: Job, run: _Run) -> Receipt:
         store = self._store
         findings = self._look(job, run)
         unfinished = tuple(dict.fromkeys((*run.unfinished, *findings.unfinished())))
         job = replace(job, state="pending" if unfinished else "verified")
-        receipt = self._receipt(job, findings, unfinished).signed(store.keys.signer)
+        receipt = issue(store, job, findings, unfinished)
         with store.database.writing() as connection:
             jobs.keep_job(connection, job, receipt)
         self._on_state(job.state)
@@ -264,8 +249,8 @@ class Eraser:
 
     def _look(self, job: Job, run: _Run) -> Findings:
         store = self._store
-        file, copies = self._copies()
-        files = files_of(file, (store.folder, *self._folders, *copies))
+        folders = (*snapshot_folders(store), *self._folders, *self._copies())
+        files = files_of(store.database.path, folders)
         vectors: Sequence[bytes] = run.gathered.vectors if run.gathered else ()
         n_searched, n_indexed = look_in_index(store.partitions.at(job.tenant), job.erased, vectors)
         needles = job.open_needles(store.keys.vault)
@@ -274,25 +259,3 @@ class Eraser:
             n_rows = rows_left(connection, job.erased)
         figures |= {"too_short": job.too_short, "searched": n_searched}
         return Findings(figures=figures, n_rows=n_rows, n_indexed=n_indexed)
-
-    def _receipt(self, job: Job, findings: Findings, unfinished: tuple[str, ...]) -> Receipt:
-        store, limits = self._store, tuple[str, ...](LIMITS)
-        if store.database.folder is None:
-            limits = (*limits, POSTGRES_SEALED if store.sealed else POSTGRES_CLEAR)
-        return Receipt(
-            id=job.id,
-            tenant=job.tenant,
-            at=iso(job.at),
-            issued_at=iso(store.clock()),
-            actor=job.actor,
-            reason=job.reason,
-            selector=job.selector,
-            state="pending" if unfinished else "verified",
-            unfinished=unfinished,
-            counts=job.counts,
-            caches=job.caches,
-            keys_destroyed=job.keys_destroyed,
-            scan=findings.figures,
-            backups=job.backups,
-            limits=limits,
-        )

@@ -27,7 +27,7 @@ _MASK: Final = 2**64 - 1
 class Needles:
     """What is looked for in bytes; a value.
 
-    A window is known by its length, the multilinear hash of its first 24 bytes under three secret
+    A window is known by its length, the multilinear hash of its first 24 bytes under secret
     words (Carter and Wegman 1979, universal hashing), which numpy tries at every offset, and by
     eight bytes of keyed BLAKE2b of all of it, which settles the few offsets that are left.
 
@@ -38,7 +38,7 @@ class Needles:
 
     def __init__(self, key: bytes, windows: Iterable[bytes] = ()) -> None:
         self._key = key
-        secret = blake2b(b"words", key=key, digest_size=24).digest()
+        secret = blake2b(b"words", key=key, digest_size=32).digest()
         self._words: Words = np.frombuffer(secret, dtype="<u8") | np.uint64(1)
         given = [self._row(window) for window in frozenset(windows)]
         self._arrange(np.array(given, dtype=_ROW))
@@ -81,7 +81,7 @@ class Needles:
         for phase in range(min(8, len(view) - SHORTEST + 1)):
             n_words = (len(view) - phase) // 8
             words = np.frombuffer(view.data, dtype="<u8", count=n_words, offset=phase)
-            heads = (words * self._words[0]) >> np.uint64(64 - HEAD_BITS)
+            heads = (words * self._words[0] + self._words[3]) >> np.uint64(64 - self._bits)
             found.append(np.flatnonzero(self._heads[heads]) * 8 + phase)
         return np.concatenate(found)
 
@@ -97,20 +97,21 @@ class Needles:
         return found
 
     def _hashed(self, view: Bytes, places: Places, n: int) -> Words:
-        total = np.zeros(len(places), dtype=np.uint64)
-        for word, offset in zip(self._words, _offsets(n), strict=True):
+        total = np.full(len(places), self._words[3])
+        for word, offset in zip(self._words[:3], _offsets(n), strict=True):
             eight = view[(places + offset)[:, None] + np.arange(8)]
             total += np.ascontiguousarray(eight).view("<u8").ravel() * word
         return total
 
     def _row(self, window: bytes) -> tuple[int, int, int, int]:
         n = min(len(window), _CLASS)
+        *words, last = self._words.tolist()
         products = [
-            int.from_bytes(window[offset : offset + 8], "little") * int(word) & _MASK
-            for word, offset in zip(self._words, _offsets(n), strict=True)
+            int.from_bytes(window[offset : offset + 8], "little") * word
+            for word, offset in zip(words, _offsets(n), strict=True)
         ]
-        head = products[0] >> 64 - HEAD_BITS
-        return len(window), head, sum(products) & _MASK, self._mac(window)
+        head = (products[0] + last & _MASK) >> 64 - HEAD_BITS
+        return len(window), head, sum(products) + last & _MASK, self._mac(window)
 
     def _mac(self, window: bytes) -> int:
         return int.from_bytes(blake2b(window, key=self._key, digest_size=8).digest(), "little")
@@ -122,8 +123,9 @@ class Needles:
             int(n): np.unique(self._rows["hash"][lengths == n]) for n in np.unique(lengths)
         }
         self._widths = {n: np.unique(self._rows["n"][lengths == n]).tolist() for n in self._hashes}
-        self._heads = np.zeros(1 << HEAD_BITS if len(rows) else 0, dtype=np.bool_)
-        self._heads[self._rows["head"]] = True
+        self._bits = min(HEAD_BITS, max(10, len(rows).bit_length() + 6))  # 1 in 64 is set
+        self._heads = np.zeros(1 << self._bits, dtype=np.bool_)
+        self._heads[self._rows["head"] >> np.uint32(HEAD_BITS - self._bits)] = True
         named = zip(self._rows["n"].tolist(), self._rows["mac"].tolist(), strict=True)
         self._numbers = {name: number for number, name in enumerate(named)}
 

@@ -116,7 +116,10 @@ class Receipt:
         """
         if set(body) != {field.name for field in fields(cls)}:
             raise RequestError("this is no erasure receipt", param="receipt")
-        return cls(**{**body} | {name: tuple(body[name]) for name in ("unfinished", "limits")})
+        given = dict(body)
+        for name in ("unfinished", "limits"):
+            given[name] = tuple(given[name])
+        return cls(**given)
 
 
 def verify_receipt(receipt: Receipt | Mapping[str, Any] | bytes | str, public_key: str) -> bool:

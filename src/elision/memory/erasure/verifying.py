@@ -51,12 +51,12 @@ class Findings:
         return tuple(code for code, n in wrong.items() if n)
 
 
-def files_of(file: Path | None, folders: Sequence[Path | None]) -> tuple[Path, ...]:
+def files_of(file: Path | None, folders: Sequence[Path]) -> tuple[Path, ...]:
     """Return the store's files: the database with its logs, and whatever lies in *folders*."""
     own = []
     if file is not None:
         own = [path for path in file.parent.iterdir() if path.name.startswith(file.name)]
-    return files_below(*own, *(folder for folder in folders if folder is not None))
+    return files_below(*own, *folders)
 
 
 def look_in_files(
@@ -118,8 +118,10 @@ def _values(connection: Connection) -> Iterator[Any]:
     """Yield every text and every run of bytes in every row, and the words of the schema."""
     for table in t.metadata.sorted_tables:
         columns = [c for c in table.c if isinstance(c.type, String | LargeBinary)]
-        rows = connection.execution_options(yield_per=1000).execute(select(*columns))
-        for row in rows:
+        if not columns:
+            continue
+        query = select(*columns).execution_options(yield_per=1000)
+        for row in connection.execute(query):
             yield from (value for value in row if value is not None)
     if connection.dialect.name == "sqlite":
         yield from connection.scalars(text("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
