@@ -135,7 +135,8 @@ class Ledger:
     @property
     def roles(self) -> Mapping[Role, Totals]:
         """Sums of each role that spent anything."""
-        return {role: self.of(role) for role in dict.fromkeys(row.role for row in self.rows)}
+        found: dict[Role, None] = {row.role: None for row in self.rows}
+        return {role: self.of(role) for role in found}
 
     def of(self, role: Role) -> Totals:
         """Return the sums of one role."""
