@@ -128,7 +128,7 @@ class AlsoWithLists(SameAsADictionary):
 
 
 for machine in (SameAsADictionary, AlsoWithCodes, AlsoWithLists):
-    machine.TestCase.settings = settings(max_examples=30, stateful_step_count=12)
+    machine.TestCase.settings = settings(max_examples=20, stateful_step_count=12)
 TestSameAsADictionary = SameAsADictionary.TestCase
 TestAlsoWithCodes = AlsoWithCodes.TestCase
 TestAlsoWithLists = AlsoWithLists.TestCase

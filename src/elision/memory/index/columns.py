@@ -101,7 +101,7 @@ class Columns:
     def of(cls, arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Columns:
         """Return the columns that `arrays` and `names` were taken from."""
         self = cls()
-        self._places.put(arrays["rid"].tolist())
+        self._places = Places.holding(arrays["rid"].astype(np.int64))
         self._columns = {name: arrays[name].astype(kind) for name, kind in _TYPES.items()}
         self._names = {name: code for code, name in enumerate(names)}
         return self

@@ -49,6 +49,13 @@ class Places:
         self._ids[places] = numbers
         return places
 
+    @classmethod
+    def holding(cls, ids: Ids) -> Places:
+        """Return the places of *ids*, each given once, in their order; *ids* is taken over."""
+        self = cls()
+        self._ids, self._at = ids, dict(zip(ids.tolist(), range(len(ids)), strict=True))
+        return self
+
     def drop(self, ids: Iterable[int]) -> tuple[Ids, Ids]:
         """Forget those of *ids* that are known.
 

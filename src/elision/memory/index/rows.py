@@ -63,6 +63,6 @@ class Rows:
     def of(cls, ids: Ids, matrix: Vectors) -> Rows:
         """Return the rows *matrix*, which is taken over, under *ids*, each given once."""
         self = cls(matrix.shape[1])
-        self.places.put(ids.tolist())
+        self.places = Places.holding(ids)
         self._matrix = matrix
         return self

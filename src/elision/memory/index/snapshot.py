@@ -37,7 +37,11 @@ class _Array(BaseModel):
 
 
 class _Manifest(BaseModel):
-    """What must hold for the file to be believed."""
+    """What must hold for the file to be believed.
+
+    Attributes:
+        sha256: Of the rest of the manifest, and the numbers after it.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -45,11 +49,15 @@ class _Manifest(BaseModel):
     identity: str
     tenant: str
     generation: int
-    sha256: str
     n: int
     dim: int
     names: tuple[str, ...]
     arrays: tuple[_Array, ...]
+    sha256: str = ""
+
+    def hashed(self) -> bytes:
+        """Return what comes first under the hash."""
+        return self.model_dump_json(exclude={"sha256"}).encode()
 
 
 class Snapshots:
@@ -101,17 +109,11 @@ class Snapshots:
     def _write(self, tenant: str, partition: Partition) -> None:
         generation = partition.generation
         arrays, names = partition.arrays()
-        hashed = hashlib.sha256()
-        manifest, numbers = self._files(tenant)
-        with suppress(FileNotFoundError):
-            manifest.unlink()
-        _replace(numbers, [_bytes(array) for array in arrays.values()], hashed)
         told = _Manifest(
             format=_FORMAT,
             identity=self._identity,
             tenant=_digest(tenant),
             generation=generation,
-            sha256=hashed.hexdigest(),
             n=len(arrays["rid"]),
             dim=arrays["vectors"].shape[1] if "vectors" in arrays else 0,
             names=tuple(names),
@@ -120,6 +122,12 @@ class Snapshots:
                 for name, array in arrays.items()
             ),
         )
+        hashed = hashlib.sha256(told.hashed())
+        manifest, numbers = self._files(tenant)
+        with suppress(FileNotFoundError):
+            manifest.unlink()
+        _replace(numbers, [_bytes(array) for array in arrays.values()], hashed)
+        told = told.model_copy(update={"sha256": hashed.hexdigest()})
         _replace(manifest, [told.model_dump_json().encode()])
         _sync(self._folder)
 
@@ -151,7 +159,7 @@ def _partition(
 
 
 def _arrays(file: Path, manifest: _Manifest) -> dict[str, NDArray[Any]]:
-    hashed, arrays = hashlib.sha256(), dict[str, Any]()
+    hashed, arrays = hashlib.sha256(manifest.hashed()), dict[str, Any]()
     with file.open("rb", buffering=0) as numbers:
         size = sum(_size(array) for array in manifest.arrays)
         if os.fstat(numbers.fileno()).st_size != size:
