@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from math import sqrt
 from typing import Any
 
@@ -24,8 +25,9 @@ from elision.memory.learning.entries import Entry, EntryDraft
 from elision.memory.learning.evidence import Evidence
 from elision.memory.learning.lifecycle import Policy
 from elision.memory.learning.playbook import Playbook
-from elision.memory.learning.states import SHOWN, Action, State
+from elision.memory.learning.states import SHOWN, State
 from elision.memory.records import Scope, Trust
+from elision.memory.store import Store
 
 POLICY = Policy()
 SCOPE = Scope("acme", ("atlas",))
@@ -162,19 +164,13 @@ def test_shadow_shows_nothing_and_writes_all_down() -> None:
 # From a playbook in a store
 
 
-def learned(playbook: Playbook, imperative: str, **given: Any) -> Entry:
-    draft = EntryDraft(imperative=imperative, cue=Cue(type="keyword", pattern="late fee"), **given)
-    entry = playbook.add(SCOPE, draft, actor="test")
-    return playbook.act("acme", entry.id, Action.ADMIT, actor="test")
-
-
 def chosen(playbook: Playbook, episode: str = "e", **given: Any) -> Any:
     told = {"n_tokens": 200, "mode": "on", "seed": 0, "count": words, **given}
     return selection(playbook, SCOPE, "why this late fee?", {}, episode=episode, **told)
 
 
 def test_nothing_shown_is_no_block_at_all_and_its_digest_is_that_of_off(
-    playbook: Playbook,
+    playbook: Playbook, store: Store, planted: Callable[..., Entry]
 ) -> None:
     off = selection(
         None,  # type: ignore[arg-type]  # off asks the playbook nothing
@@ -189,7 +185,7 @@ def test_nothing_shown_is_no_block_at_all_and_its_digest_is_that_of_off(
     )
     assert (off.block, off.exposures, off.entries) == ("", (), ())
     assert chosen(playbook) == off
-    learned(playbook, "query the ledger")
+    planted(store, "m_1")
     withheld = [s for s in (chosen(playbook, f"e{n}") for n in range(20)) if not s.entries]
     assert withheld
     assert all(s.block == "" and s.digest == off.digest and s.exposures for s in withheld)
@@ -197,11 +193,13 @@ def test_nothing_shown_is_no_block_at_all_and_its_digest_is_that_of_off(
     assert (shadow.block, shadow.digest, len(shadow.exposures)) == ("", off.digest, 1)
 
 
-def test_the_block_is_the_same_bytes_for_the_same_entries_and_versions(playbook: Playbook) -> None:
-    first = learned(playbook, "query the ledger")
-    second = learned(playbook, "mail the customer")
+def test_the_block_is_the_same_bytes_for_the_same_entries_and_versions(
+    playbook: Playbook, store: Store, planted: Callable[..., Entry]
+) -> None:
+    first = planted(store, "m_1", "query the ledger")
+    second = planted(store, "m_2", "mail the customer")
     blocks: dict[tuple[str, ...], set[tuple[str, str]]] = {}
-    for n in range(30):
+    for n in range(60):
         found = chosen(playbook, f"e{n}")
         names = tuple(e.id for e in found.entries)
         blocks.setdefault(names, set()).add((found.block, found.digest))
@@ -210,8 +208,10 @@ def test_the_block_is_the_same_bytes_for_the_same_entries_and_versions(playbook:
     assert len({one.pop() for one in blocks.values()}) == 4
 
 
-def test_a_new_version_gives_another_block_and_digest(playbook: Playbook) -> None:
-    old = learned(playbook, "query the ledger")
+def test_a_new_version_gives_another_block_and_digest(
+    playbook: Playbook, store: Store, planted: Callable[..., Entry]
+) -> None:
+    old = planted(store, "m_1")
     before = chosen(playbook, mode="frozen")
     playbook.revise(
         "acme",
@@ -224,8 +224,10 @@ def test_a_new_version_gives_another_block_and_digest(playbook: Playbook) -> Non
     assert (after.block, after.digest) != (before.block, before.digest)
 
 
-def test_the_fence_differs_from_tenant_to_tenant_and_is_not_the_digest(playbook: Playbook) -> None:
-    learned(playbook, "query the ledger")
+def test_the_fence_differs_from_tenant_to_tenant(
+    playbook: Playbook, store: Store, planted: Callable[..., Entry]
+) -> None:
+    planted(store, "m_1")
     mine = chosen(playbook, mode="frozen").block
     other = chosen(playbook, mode="frozen", secret=playbook.secret("umbrella")).block
     fence = re.compile(r"<<<advice ([0-9a-f]{8})>>>")
@@ -235,9 +237,11 @@ def test_the_fence_differs_from_tenant_to_tenant_and_is_not_the_digest(playbook:
     assert mine.splitlines()[0] != other.splitlines()[0]
 
 
-def test_withheld_entries_leave_their_room_empty(playbook: Playbook) -> None:
-    for imperative in ("query the ledger", "mail the customer", "wait for the bank"):
-        learned(playbook, imperative)
+def test_withheld_entries_leave_their_room_empty(
+    playbook: Playbook, store: Store, planted: Callable[..., Entry]
+) -> None:
+    for n, imperative in enumerate(("query the ledger", "mail the customer", "wait for a bank")):
+        planted(store, f"m_{n}", imperative)
     line = max(words(e.line) for e in playbook.entries(SCOPE))
     found = [chosen(playbook, f"e{n}", n_tokens=line) for n in range(30)]
     assert {len(s.exposures) for s in found} == {1}

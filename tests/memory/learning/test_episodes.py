@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -493,9 +493,14 @@ def _state(playbook: Playbook, entry: Entry) -> State:
 
 @pytest.mark.parametrize(("effect", "end"), [(0.6, State.PROVEN), (-0.4, State.DEMOTED)])
 def test_what_strongly_helps_is_proven_and_what_strongly_harms_demoted(
-    episodes: Episodes, playbook: Playbook, effect: float, end: State
+    episodes: Episodes,
+    playbook: Playbook,
+    store: Store,
+    planted: Callable[..., Entry],
+    effect: float,
+    end: State,
 ) -> None:
-    entry = tried(playbook, SCOPE)
+    entry = planted(store, "m_1")
     n = 0
     while _state(playbook, entry) is not end:
         _play(episodes, playbook, n, seed=5, effect=effect)
@@ -539,14 +544,18 @@ def test_an_entry_that_is_demoted_still_counts_what_it_was_shown_in(
     [(0.2, {State.ACTIVE, State.PROVEN}, 9), (-0.2, {State.DEMOTED}, 8)],
 )
 def test_within_two_hundred_episodes_a_planted_effect_decides(
-    tmp_path: Path, effect: float, wanted: set[State], least: int
+    tmp_path: Path,
+    planted: Callable[..., Entry],
+    effect: float,
+    wanted: set[State],
+    least: int,
 ) -> None:
     ends = []
     for seed in range(10):
         with Store.open(tmp_path / str(seed)) as store:
             playbook = Playbook(store)
             episodes = Episodes(store, playbook)
-            entry = tried(playbook, SCOPE)
+            entry = planted(store, "m_1")
             for n in range(200):
                 _play(episodes, playbook, n, seed=seed, effect=effect)
             ends.append(_state(playbook, entry))
