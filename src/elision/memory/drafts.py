@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from elision.memory.records import Draft, Record, Scope
 
 _CODE: Final = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
+_LONE: Final = re.compile("[\ud800-\udfff]")
 _DEEPEST: Final = 64
 """Levels of a value."""
 
@@ -47,11 +48,31 @@ def checked(draft: Draft, tenant: str, vault: Vault) -> Checked:
     Raises:
         RequestError: If a field cannot be kept as it is.
     """
-    _check(draft)
+    check_draft(draft)
     content = content_digest(draft, tenant, vault)
     key = content if draft.key is None else draft.key
     plain = packed(key, draft.text, dict(draft.value), draft.ttl_s)
     return Checked(draft, key, key_digest(key, tenant, vault), content, plain)
+
+
+def check_draft(draft: Draft) -> None:
+    """Check the fields of *draft*, before its text is encoded.
+
+    Raises:
+        RequestError: If one cannot be kept as it is.
+    """
+    check_code(draft.kind, "kind")
+    if draft.state:
+        check_code(draft.state, "state")
+    if draft.key is not None:
+        check_label(draft.key, "key", most=LONGEST_KEY)
+    if not isinstance(draft.text, str) or not isinstance(draft.value, Mapping):
+        raise RequestError("a record's text is a text and its value a mapping", param="value")
+    if _LONE.search(draft.text):
+        raise RequestError("a text holds a lone surrogate", param="value")
+    check_ttl(draft.ttl_s)
+    for _ in texts(dict(draft.value)):
+        pass
 
 
 def key_digest(key: str, tenant: str, vault: Vault) -> str:
@@ -124,16 +145,3 @@ def texts(value: Any) -> Iterator[str]:
             waiting += [(part, depth + 1) for part in parts]
         elif isinstance(one, float) and not isfinite(one):
             raise RequestError("a value holds a number that is not finite", param="value")
-
-
-def _check(draft: Draft) -> None:
-    check_code(draft.kind, "kind")
-    if draft.state:
-        check_code(draft.state, "state")
-    if draft.key is not None:
-        check_label(draft.key, "key", most=LONGEST_KEY)
-    if not isinstance(draft.text, str) or not isinstance(draft.value, Mapping):
-        raise RequestError("a record's text is a text and its value a mapping", param="value")
-    check_ttl(draft.ttl_s)
-    for _ in texts(dict(draft.value)):
-        pass

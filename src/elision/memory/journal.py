@@ -37,10 +37,16 @@ class Journal:
     def __init__(self, *, kept: int = KEPT) -> None:
         self._kept = kept
         self._rows: dict[int, dict[str, Any]] = {}
+        self._anew = False
 
     def note(self, tenant: str, rids: Iterable[int], *, gone: bool = False) -> None:
         """Note that records were written or are gone; the last word on each counts."""
         self._rows |= {rid: {"tenant": tenant, "rid": rid, "gone": gone} for rid in rids}
+
+    def begin_anew(self, tenants: Iterable[str]) -> None:
+        """Have every index of *tenants* built anew: nothing that it holds is right any more."""
+        self._rows = {-n: {"tenant": one, "rid": 0, "gone": True} for n, one in enumerate(tenants)}
+        self._anew = True
 
     @property
     def touched(self) -> frozenset[str]:
@@ -53,7 +59,9 @@ class Journal:
             return
         connection.execute(insert(changes), list(self._rows.values()))
         last = connection.scalar(select(func.max(changes.c.generation))) or 0
-        if last % self._kept < len(self._rows):
+        if self._anew:
+            put_meta(connection, "floor", str(last))
+        elif last % self._kept < len(self._rows):
             self._trim(connection, last - self._kept)
 
     def _trim(self, connection: Connection, floor: int) -> None:

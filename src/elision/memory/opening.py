@@ -107,7 +107,7 @@ class Opened:
             source, folder=self.folder, ivf_from=ivf_from, identity=self.identity
         )
         self.spaces = Spaces(self.database, self.bodies)
-        self._parts = Parts(self.bodies, self.keys.vault, screen, Names())
+        self._parts = Parts(self.bodies, self.keys.vault, screen, Names(), self.identity)
         self._reader = Reader(self.database, self.bodies, clock)
         self._searching = Searching(self.partitions, self._reader, self.spaces, screen, clock)
         self._commits = Commits(self.writing)

@@ -33,12 +33,13 @@ _FIGURES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What every write of a store works with."""
+    """What every write of a store works with; *identity* tells whose vectors it writes."""
 
     bodies: Bodies
     vault: Vault
     screen: Screen | None
     names: Names
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from elision.memory.answering import Answering
+from elision.memory.drafts import check_draft
 from elision.memory.records import Draft, Record, Scope, Stored, Trust
 from elision.memory.writing import KEEP, Keep
 
@@ -40,13 +41,13 @@ class Store(Answering):
                 refuses it (``code="screened"``).
             ConfigError: If the store has vectors and was opened without an encoder.
         """
-        [vector] = self._vectors(scope.tenant, (draft.text,))
+        [vector] = self._vectors(scope.tenant, (draft,))
         return self._commits.commit(lambda writing: writing.put(scope, draft, vector))
 
     def put_many(self, scope: Scope, drafts: Sequence[Draft]) -> tuple[Stored, ...]:
         """Keep *drafts*, all or none; see `put`."""
         drafts = tuple(drafts)
-        found = self._vectors(scope.tenant, [draft.text for draft in drafts])
+        found = self._vectors(scope.tenant, drafts)
         with self.writing() as writing:
             return writing.put_many(scope, drafts, found)
 
@@ -70,7 +71,9 @@ class Store(Answering):
                 named by a content that is there already.
             RequestError: As `put`.
         """
-        vector = None if text is None else self._vectors(tenant, (text,))[0]
+        vector = None
+        if text is not None:
+            [vector] = self._vectors(tenant, (Draft(text=text),))
         with self.writing() as writing:
             return writing.change(
                 tenant, id_, version=version, text=text, value=value, state=state, trust=trust,
@@ -110,9 +113,17 @@ class Store(Answering):
             self.database.sweep()
         return n_removed
 
-    def _vectors(self, tenant: str, texts: Sequence[str]) -> list[Vectors | None]:
-        """Return the vector of each text; None for one that is empty."""
-        words = [text for text in texts if text]
+    def reembed(self, *, batch: int = 256, progress: Callable[[int], None] | None = None) -> int:
+        """Let the encoder take another's place; see `elision.memory.reembedding.reembed`."""
+        from elision.memory.reembedding import reembed
+
+        return reembed(self, batch=batch, progress=progress)
+
+    def _vectors(self, tenant: str, drafts: Sequence[Draft]) -> list[Vectors | None]:
+        """Check *drafts* and return the vector of each; None for one without a text."""
+        for draft in drafts:
+            check_draft(draft)
+        words = [draft.text for draft in drafts if draft.text]
         rows = self.encoded(tenant, words) if words else None
         found = iter(() if rows is None else rows)
-        return [next(found, None) if text else None for text in texts]
+        return [next(found, None) if draft.text else None for draft in drafts]

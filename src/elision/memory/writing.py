@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select, update
 
-from elision.errors import ConflictError, NotFoundError, RequestError
+from elision.errors import ConfigError, ConflictError, NotFoundError, RequestError
 from elision.memory.drafts import Checked, admit, check_ttl, checked, content_digest, key_digest
+from elision.memory.identity import encoder_of
 from elision.memory.journal import Journal
 from elision.memory.lineage import ceiling, parents_of, subject_digest
 from elision.memory.naming import ID
@@ -54,6 +55,7 @@ class Writing:
         self.journal = Journal()
         self.rooms = Rooms(connection, parts.bodies, parts.vault)
         self._parts = parts
+        self._encoder_seen = False
         self._rows = Rows(connection, parts, self.rooms, self.journal, now=now)
 
     def put(
@@ -86,6 +88,8 @@ class Writing:
     ) -> tuple[Stored, ...]:
         """Keep *drafts* in their order, a later one of the same key after an earlier one."""
         new = self._checked(scope, drafts, rows, origins or (None,) * len(drafts))
+        if any(one.vector is not None for one in new):
+            self._check_encoder()
         place = self.rooms.enter(scope)
         stored: dict[int, Stored] = {}
         for run in _runs(new):
@@ -132,6 +136,7 @@ class Writing:
         )
         item, place = self._renamed(now.rid, draft, old), self.rooms.of(now.rid)
         if text is not None:
+            self._check_encoder()
             self._rows.embed(place, now.rid, _bytes(vector))
         expires_at = old.expires_at if kept else self._rows.expiry(draft.ttl_s)
         self._rows.rewrite(now.rid, item, draft.trust, expires_at, old.version + 1)
@@ -207,6 +212,17 @@ class Writing:
         if any(origins):
             self._check_free(scope, new)
         return new
+
+    def _check_encoder(self) -> None:
+        """Refuse vectors of an encoder whose place another has taken since the store was opened."""
+        if self._parts.identity and not self._encoder_seen:
+            known = encoder_of(self.connection)
+            if known is not None and known != self._parts.identity:
+                raise ConfigError(
+                    f"the memory is encoded by {known!r} now, not {self._parts.identity!r}; open "
+                    "it anew with that encoder"
+                )
+            self._encoder_seen = True
 
     def _check_free(self, scope: Scope, new: Sequence[New]) -> None:
         for one in new:
