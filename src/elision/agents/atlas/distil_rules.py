@@ -46,7 +46,7 @@ _ERRORS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = tuple(
         ("wrong arguments", r"call was not made|validation|missing .{0,20}argument|field required"
          r"|invalid (?:argument|parameter|input|type)|typeerror|valueerror",
          "Check the names and types of the arguments before calling {tool}."),
-        ("timeout", r"time[d -]?out|deadline|took too long|interrupted",
+        ("timeout", r"timed?[ -]?out|deadline|took too long|interrupted",
          "Narrow what {tool} is asked for before it is called again."),
         ("not allowed", r"permission|denied|forbidden|unauthori[sz]ed|not authori[sz]ed|not allowed"
          r"|read-?only|401|403",

@@ -119,7 +119,8 @@ class _Series:
 class DriftMonitor:
     """Keeps the last scores and uncertainties of each scope and judge; lives with its process.
 
-    Thread-safe. After a restart it starts from what `prime` is given, or from nothing.
+    Thread-safe. After a restart it starts from what `prime` is given, or from nothing. In a scope
+    that hardly ever fails each failure is an alarm: it costs a look at what was learned from it.
 
     Args:
         policy: See `DriftPolicy`.

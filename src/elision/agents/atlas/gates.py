@@ -65,7 +65,7 @@ class Quarantined:
     """It may be kept for somebody to look at, and is not shown to a model before.
 
     Attributes:
-        codes: What the write scan found; none: the episode's reward was out of the ordinary.
+        codes: What the write scan found.
         rubric: As in `Passed`.
     """
 
@@ -147,29 +147,6 @@ def gate(draft: EntryDraft, context: GateContext, vector: Vectors | None = None)
         return Refused(tuple(reason for reason in Gate if reason in failed))
     mark = rubric(draft, general=not is_of_one_case(told), tools=context.tools)
     return Quarantined(codes, mark) if codes else Passed(mark)
-
-
-def sift(
-    drafts: Sequence[EntryDraft],
-    context: GateContext,
-    vectors: Sequence[Vectors | None] | None = None,
-    *,
-    alarmed: bool = False,
-) -> tuple[tuple[EntryDraft, Ruling], ...]:
-    """Return the ruling on each of *drafts*, the best looking first; a bad one costs no other.
-
-    Args:
-        drafts: Of one episode.
-        context: What they are judged against.
-        vectors: One for each draft; None: no encoder.
-        alarmed: Whether the episode's reward raised a drift alarm: what would pass is quarantined.
-    """
-    told = [None] * len(drafts) if vectors is None else vectors
-    rulings = [gate(draft, context, v) for draft, v in zip(drafts, told, strict=True)]
-    if alarmed:
-        rulings = [Quarantined((), r.rubric) if isinstance(r, Passed) else r for r in rulings]
-    judged = zip(drafts, rulings, strict=True)
-    return tuple(sorted(judged, key=lambda one: -getattr(one[1], "rubric", -1.0)))
 
 
 def words_of(draft: EntryDraft) -> str:

@@ -26,13 +26,47 @@ _ORDERS: Final = (
     # Overriding what was said before
     rf"\b(?:ignor|disregard|forget|overrid|bypass|neglect|discard|supersed)\w*\b(?: \S+){{0,4}}? "
     rf"(?:previous|prior|above|earlier|preceding|former|original|initial|your|system|these|those"
-    rf"|the user'?s?|all|any|other|everything|every)\b(?: \S+){{0,3}}?(?: {_RULES}|[.,;:!]|$)",
+    rf"|the user'?s?|all|any|other|everything|every)\b(?: \S+){{0,3}}? {_RULES}\b",
+    r"\b(?:ignore|disregard|forget|discard) (?:\S+ ){0,3}?(?:everything|anything|what(?:ever)?|all"
+    r"(?: of)?(?: the)?|the) (?:\S+ ){0,4}?(?:above|before|previously|earlier|so far|you (?:know"
+    r"|were"
+    r"|have been|are|learned)|said|told)\b",
     rf"\b(?:do not|don'?t|stop|never|no longer|not) (?:follow|obey|heed|adhere|comply|listen)\w*"
     rf"{_NEAR}(?:{_RULES}|user|operator|system|them|him|her)\b",
     r"\b(?:new|updated|revised|real|actual|true|hidden|important|urgent|special|following"
     r"|mandatory) (?:system )?(?:instructions?|directives?|orders?|prompt)\b",
     r"\b(?:takes?|has|have) (?:precedence|priority) over\b|\bsupersedes? (?:all|any|every|your)\b",
+    r"\bignore (?:all |any |the |these |those |my |your )?(?:instructions?|directives?|rest)\b",
+    r"\b(?:just|only|simply|please) (?:print|say|repeat)\b|\b(?:never|do not"
+    r"|don'?t) (?:ever )?(?:refuse"
+    r"|deny|decline|apologi[sz]e|say no|break character|evaluate the)\b",
     # Another role
+    r"\byou are (?:an?|the|going to|about to|no longer|not) (?!asked|given|told|done"
+    r"|sure)(?:\S+ ){0,4}?"
+    r"(?:ai|assistant|model|bot|chatbot|chatgpt|gpt\S*|character|role\S*|being|persona|human"
+    r"|agent|expert"
+    r"|hacker|admin\w*|machine|entity|immerse|act|play|pretend|bound)\b",
+    r"\byou (?:will|shall|must|have to|should|can|may) (?:\S+ )?(?:respond|reply|speak|obey"
+    r"|comply|pretend"
+    r"|refuse|answer (?:my|all|any|as|every|both))\b",
+    r"\b(?:take on|assume|play|adopt) the (?:role|persona|character|identity)\b|\b(?:roleplay"
+    r"|role-play"
+    r"|role play|immerse yourself|alter ego|in character)\b|\bfrom this (?:point|moment)\b",
+    r"\b(?:openai|chatgpt|do anything now|as an ai|large language model|ai language model)\b",
+    r"\b(?:no|without(?: any)?|free (?:of|from)|not (?:bound|restricted|limited) by|broken free"
+    r"|break free"
+    r"|any and all)(?: \S+){0,3}? (?:restrictions|limitations|guidelines|censorship|moral\w*"
+    r"|ethic\w*"
+    r"|boundaries|polic(?:y|ies)|rules|laws)\b",
+    r"\b(?:uncensored|unfiltered|amoral|nsfw|porn\w*|jailbroken)\b|\b(?:write|say|generate"
+    r"|produce|create"
+    r"|compose|tell)\b[^.!?]{0,40}?\b(?:harmful|offensive|toxic|discriminatory|hateful|racist"
+    r"|sexist"
+    r"|explicit|illegal|unfriendly|negative|malicious) (?:sentence|content|text|message|joke|story"
+    r"|statement|comment|review|code)s?\b",
+    r"\b(?:automated|automatic) (?:screening|analysis|review|evaluation|grading|processing)\b"
+    r"[^.!?]{0,30}?\b(?:systems?|software|tools?)\b|\binvisible to (?:humans|users|people)\b"
+    r"|\bif (?:you are |you're )?questioned\b|\bpre-?(?:verified|approved|authori[sz]ed)\b",
     r"\byou(?:'re| are| will| shall| must)(?: \S+)? (?:now|henceforth|from now on)\b",
     r"\bfrom (?:now|here|this point) on(?:wards?)?,? (?:you|always|never|only|respond|answer"
     r"|every|act)\b",
@@ -52,7 +86,7 @@ _ORDERS: Final = (
     r"\bbefore you (?:can|may|are able to|do anything|solve the|proceed with the task)\b",
     r"\b(?:please )?(?:do|perform|execute|complete|carry out|follow) (?:the )?following\b"
     r"(?: \S+){0,3}? ?(?:first|instead|now|task|steps? first|instructions?|orders?|:)",
-    r"\bdo (?:\S+ ){1,30}?instead\.?$|\bto ?do:",
+    r"\bto ?do:",
     r"\b(?:your|the) (?:only|main|real|primary|true|new) (?:goal|task|job|purpose|mission"
     r"|objective)"
     r" (?:is|will be|now)\b",
@@ -72,7 +106,7 @@ _ORDERS: Final = (
     rf"\b(?:reveal|print|show|output|repeat|leak|expose|disclose|tell me|give me|hand over|retrieve"
     rf"|get|find|read|collect|dump)\b{_NEAR}\b(?:passwords?|credentials?|secrets?|api keys?"
     r"|access tokens?|verification codes?|security codes?|private keys?|passport\S*)\b",
-    r"\b(?:change|reset|update|set|modify)\b[^.!?]{0,30}?\b(?:password|recipient|passcode|e-?mail"
+    r"\b(?:change|reset|update|modify)\b[^.!?]{0,30}?\b(?:password|recipient|passcode|e-?mail"
     r" address|phone number|payee|permissions?)\b",
     r"\binvite (?:user |the user )?\S+[^.!?]{0,40}?\b(?:to|into)\b",
     # Hiding it
@@ -103,10 +137,13 @@ _ORDERS: Final = (
     r"\bwithout (?:\S+ ){0,2}?(?:approval|confirmation|permission|consent|authori[sz]ation|review"
     r"|asking|verification|hesitation|questions?)\b",
     # Swaying the judge
-    r"\b(?:give|assign|award|rate|return|output|report|set|grade|score"
-    r"|mark)\b[^.!?]{0,40}?\b(?:full"
-    r"|maximum|maximal|highest|perfect|max|top|10 ?/ ?10|5 ?/ ?5|1\.0|100 ?%)(?: possible)?"
-    r" ?(?:scores?|marks?|ratings?|points?|rewards?|grades?|credits?|confidence)?\b",
+    r"\b(?:give|assign|award|rate|return|output|report|set|grade|score|mark"
+    r"|deserves?)\b[^.!?]{0,40}?"
+    r"\b(?:full|maximum|maximal|highest|perfect|max|top|good|high)(?: possible)? (?:scores?|marks?"
+    r"|ratings?|points|rewards?|grades?|credits?|confidence)\b",
+    r"\b(?:give|assign|award|rate|grade|score|mark|scores?|rating"
+    r"|reward)\b[^.!?]{0,30}?(?:\b10 ?/ ?10"
+    r"|\b5 ?/ ?5|\b1\.0\b|\b100 ?%|\b10 out of 10|\bof 1(?:\.0)?\b)",
     r"\b(?:mark|treat|accept|consider|count|declare|judge|deem|rate|grade)\b[^.!?]{0,30}?\b(?:as )"
     r"(?:correct|valid|passed|successful|success|safe|trusted|approved|perfect|solved)\b",
     # Words put into the mouth

@@ -10,11 +10,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate, chain, pairwise
+from math import sqrt
 from operator import attrgetter
 from random import Random
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Final, Literal, TypeAlias
 
+from elision.agents.atlas.beta import quantile
 from elision.errors import ConfigError
 from elision.guards.evidence.rates import Rate
 
@@ -211,15 +213,27 @@ def bootstrap(parts: Sequence[tuple[float, float]], *, seed: int = 0) -> Interva
         seed: The same seed gives the same interval.
 
     Source:
-        Efron 1979, Ann. Statist. 7, 1-26; the pairing is in the parts.
+        Efron 1979, Ann. Statist. 7, 1-26, the pairing being in the parts; tails after Hesterberg
+        2015, Am. Stat. 69, 371-386 (expanded percentile interval), for of five runs the plain one
+        misses the truth three times as often as it says.
     """
     if (value := _ratio(parts)) is None:
         return None
     draw = Random(seed)  # noqa: S311 -- statistics, not secrets
     drawn = (_ratio(draw.choices(parts, k=len(parts))) for _ in range(RESAMPLES))
     told = sorted(one for one in drawn if one is not None)
-    tail = int((1 - LEVEL) / 2 * len(told))
+    tail = int(_tail(len(parts)) * len(told))
     return Interval(value, told[tail], told[-1 - tail])
+
+
+def _tail(n: int) -> float:
+    """Return the share of resamples to leave out at either end, of *n* units."""
+    if n < 2:
+        return 0.0
+    # Student's quantile from a beta's: I_x(v/2, 1/2) is both tails beyond t, x = v / (v + t t).
+    x = quantile(1 - LEVEL, (n - 1) / 2, 0.5)
+    t = sqrt((n - 1) * (1 - x) / x)
+    return 1 - NormalDist().cdf(t * sqrt(n / (n - 1)))
 
 
 def _ratio(parts: Sequence[tuple[float, float]]) -> float | None:

@@ -7,6 +7,7 @@ shown to models as data only, withheld at random, and demoted if it harms.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ def scan(
     hidden = [item.text for item in decode(text, decoders=CERTAIN).texts]
     if _BLOB.search(text) or any(plainness(item) >= PLAIN for item in hidden):
         found.add(Code.ENCODED)
-    said = [text, *hidden, *readings(text)]
+    said = [text, text[::-1], codecs.encode(text, "rot13"), *hidden, *readings(text)]
     if any(orders_the_agent(L1(one)) for one in said):
         found.add(Code.ORDER)
     if screen is not None and not all(screen.may_write(tenant, one) for one in said):

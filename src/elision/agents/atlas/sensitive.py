@@ -15,19 +15,21 @@ _SECRETS: Final = (
     r"\bAIza[\w-]{35}|\bya29\.[\w-]{20,}",
     r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*",
     r"(?i:\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{16,}",
-    r"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/@]{1,64}:[^\s@/]{1,128}@",
+    r"\b[a-zA-Z][a-zA-Z0-9+.-]{0,20}://[^\s:/@]{1,64}:[^\s@/]{1,128}@",
     r"(?i:\b(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|(?:api|access|private|client|account|"
     r"auth|encryption|signing|secret)[ _-]?(?:key|token|secret))"
     r"(?:\s*[:=]\s*|\s+(?:is|are|was)\s+)[\"'`]?)(?=[^\s\"'`]*[\d@#$%^&*!+])[^\s\"'`,;]{6,}",
 )
 _SECRET: Final = re.compile("|".join(f"(?:{code})" for code in _SECRETS))
 EMAIL: Final = re.compile(
-    r"[A-Za-z0-9._%+'-]{1,64}(?:@|\s?[(\[{]at[)\]}]\s?)"
+    r"(?<![\w.%+'-])[\w.%+'-]+(?:@|\s?[(\[{]at[)\]}]\s?)"
     r"(?:[A-Za-z0-9-]{1,63}(?:\.|\s?[(\[{]dot[)\]}]\s?)){1,8}[A-Za-z]{2,24}\b",
     re.IGNORECASE,
 )
 _IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{2,4}){3,8}(?:[ -]?[A-Z0-9]{1,3})?\b")
-_CARD: Final = re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d.-])")
+_CARD: Final = re.compile(
+    r"(?<!\d)(?:\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{4}|\d{4}[ -]\d{6}[ -]\d{5}|\d{13,19})(?!\d)"
+)
 _SOCIAL: Final = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
 _PHONE: Final = re.compile(
     r"(?<![\w+.-])(?:\+"
