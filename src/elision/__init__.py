@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from elision.errors import ElisionError as ElisionError
 
 if TYPE_CHECKING:
+    from elision.agents.atlas.atlas import Atlas as Atlas
     from elision.contract import Completion as Completion
     from elision.contract import Delta as Delta
     from elision.contract import Request as Request
     from elision.contract import Sampling as Sampling
     from elision.guards.targets import ForgetTarget as ForgetTarget
     from elision.guards.targets import Phrase as Phrase
+    from elision.memory.memory import Memory as Memory
     from elision.middleware.client import Client as Client
     from elision.middleware.engines.custom_generate import recycling as recycling
     from elision.middleware.engines.processor import (
@@ -31,10 +33,12 @@ if TYPE_CHECKING:
     from elision.settings import Settings as Settings
 
 _HOMES = {
+    "Atlas": "elision.agents.atlas.atlas",
     "Client": "elision.middleware.client",
     "Completion": "elision.contract",
     "Delta": "elision.contract",
     "ForgetTarget": "elision.guards.targets",
+    "Memory": "elision.memory.memory",
     "Phrase": "elision.guards.targets",
     "Request": "elision.contract",
     "Sampling": "elision.contract",
@@ -49,11 +53,13 @@ _HOMES = {
 
 __version__ = _version("elision")
 __all__ = [
+    "Atlas",
     "Client",
     "Completion",
     "Delta",
     "ElisionError",
     "ForgetTarget",
+    "Memory",
     "Phrase",
     "Request",
     "Sampling",

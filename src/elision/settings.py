@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -68,9 +68,9 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # a key that cannot be read must not be printed either
     )
 
-    home: Annotated[Path, Field(description="Where state lives: the register's database.")] = Field(
-        default_factory=lambda: user_data_path("elision")
-    )
+    home: Annotated[
+        Path, Field(description="Where state lives: the register's database, and memory's.")
+    ] = Field(default_factory=lambda: user_data_path("elision"))
     cache: Annotated[Path, Field(description="Where pulled models live.")] = Field(
         default_factory=lambda: user_cache_path("elision")
     )
@@ -138,6 +138,20 @@ class Settings(BaseSettings):
         Literal["closed", "phrases"],
         Field(description="When the gate fails: end the request, or go on with phrases alone."),
     ] = "closed"
+    learning: Annotated[
+        Literal["on", "frozen", "shadow", "off"],
+        Field(description="What the profile agentic does with memory; off keeps none."),
+    ] = "on"
+    atlas: Annotated[
+        dict[str, Any], Field(description="Lanes, budgets, prices and holdout; see docs/atlas.md.")
+    ] = Field(default_factory=dict)
+    memory_url: Annotated[
+        SecretStr | None, Field(description="Database of memory; none: a file in home.")
+    ] = None
+    memory_sealed: Annotated[
+        bool | None,
+        Field(description="Encrypt memory at rest; none: as it is, a new one on a server only."),
+    ] = None
     upstream: Annotated[
         str | None, Field(description="Base URL of an OpenAI-compatible server to stand before.")
     ] = None

@@ -19,6 +19,8 @@ from elision.settings import Settings
 if TYPE_CHECKING:
     from elision.guards.phrases.advice import Advice
     from elision.guards.register.register import Register
+    from elision.memory.memory import Memory
+    from elision.memory.records import Scope
 
 out = Console()
 err = Console(stderr=True)
@@ -104,6 +106,34 @@ def register_of(settings: Settings) -> Iterator[Register]:
         yield register
     finally:
         register.close()
+
+
+@contextmanager
+def memory_of(settings: Settings, *, encodes: bool = False) -> Iterator[Memory]:
+    """Open the memory that *settings* name, screened by the register, for one command.
+
+    Without *encodes* no encoder is loaded, and nothing can be compared or written.
+    """
+    from elision.middleware.assembly import encoder_of
+    from elision.middleware.remembering import open_memory
+
+    encoder = encoder_of(settings)
+    try:
+        with (
+            register_of(settings) as register,
+            open_memory(settings, register, encoder, encodes=encodes) as memory,
+        ):
+            yield memory
+    finally:
+        if encoder is not None:
+            encoder.close()
+
+
+def namespace_of(settings: Settings, labels: list[str] | None) -> Scope:
+    """Return the settings' tenant with the namespace of *labels*."""
+    from elision.memory.records import Scope
+
+    return Scope(settings.tenant, tuple(labels or ()))
 
 
 def actor_of(given: str | None) -> str:

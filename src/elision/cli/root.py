@@ -11,7 +11,18 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from elision.cli import audit, check, evaluate, forget, guard, lifecycle, trace, transfer
+from elision.cli import (
+    audit,
+    check,
+    erasing,
+    evaluate,
+    forget,
+    guard,
+    lifecycle,
+    memory,
+    trace,
+    transfer,
+)
 from elision.cli.console import (
     Assistants,
     Elision,
@@ -46,6 +57,8 @@ app.add_typer(evaluate.app, name="eval")
 app.add_typer(guard.app, name="guard")
 for group in (lifecycle, transfer):
     group.add_to(forget.app)
+app.add_typer(memory.app, name="memory")
+erasing.add_to(memory.app)
 app.command("check")(check.check)
 app.command("trace")(trace.trace)
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from elision.errors import ConfigError
 from elision.guards.register.register import Register
+from elision.middleware.agentic.agentic import Agentic
 from elision.middleware.encoding import EncoderSource
 from elision.middleware.pipeline import Pipeline
+from elision.middleware.remembering import MemorySource, atlas_config, open_memory
 
 if TYPE_CHECKING:
     from elision.contract import Engine
@@ -33,16 +35,24 @@ def assemble(settings: Settings, *, progress: Progress | None = None) -> Pipelin
 
 
 def around(engine: Engine, settings: Settings) -> Pipeline:
-    """Build a pipeline around an engine that runs already."""
-    return Pipeline(
+    """Build a pipeline around an engine that runs already.
+
+    Raises:
+        ConfigError: If the register cannot be opened, or a setting of ``atlas`` cannot be used.
+    """
+    register, encoder = open_register(settings), encoder_of(settings)
+    memory = MemorySource(lambda: open_memory(settings, register, encoder, erasables=(pipeline,)))
+    pipeline = Pipeline(
         engines={engine.name: engine},
-        register=open_register(settings),
+        register=register,
         profile=settings.profile,
         tenant=settings.tenant,
         timeout_s=settings.timeout_s,
-        encoder=encoder_of(settings),
+        encoder=encoder,
         fail_mode=settings.fail_mode,
+        agentic=Agentic(memory, atlas_config(settings)),
     )
+    return pipeline
 
 
 def encoder_of(settings: Settings) -> EncoderSource | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from elision.contract import Completion, Delta, Message, Request, collect
+from elision.errors import ConfigError
 from elision.guards.targets import ForgetTarget
+from elision.middleware.looping import LoopThread
 from elision.middleware.scoring import Score
 from elision.middleware.wire import parse_chat, parse_completion
 
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from elision.guards.register.register import Registered
+    from elision.memory.memory import Memory
+    from elision.middleware.agentic.speaking import ClientSpeaker
     from elision.middleware.pipeline import Pipeline
 
 T = TypeVar("T")
 
-_CARRIED = ("deterministic", "guidance", "rng", "session", "speculation", "trace")
+_CARRIED = ("deterministic", "guidance", "memory", "rng", "session", "speculation", "trace")
 """Options of ours that travel in the ``elision`` object of OpenAI's body."""
 _OWN = (*_CARRIED, "profile", "timeout_s")
 """All that are no field of that body."""
@@ -33,8 +35,8 @@ class Client:
 
     Every method has an async twin whose name begins with ``a``. Options are OpenAI's fields
     (``temperature``, ``max_tokens``, ``stop``, ``seed``, ``n``, ``logprobs`` ...) plus ``profile``,
-    ``deterministic``, ``guidance``, ``rng``, ``session``, ``speculation``, ``timeout_s`` and
-    ``trace``. Close it, or use it in a ``with`` block, to free the model.
+    ``deterministic``, ``guidance``, ``memory``, ``rng``, ``session``, ``speculation``,
+    ``timeout_s`` and ``trace``. Close it, or use it in a ``with`` block, to free the model.
 
     Attributes:
         model: The model's alias.
@@ -44,7 +46,7 @@ class Client:
 
     def __init__(self, pipeline: Pipeline, *, profile: str | None = None) -> None:
         self._pipeline = pipeline
-        self._loop = _LoopThread()
+        self._loop = LoopThread()
         self.model = pipeline.models()[0]
         self.profile = profile or pipeline.profile
         self.tenant = pipeline.tenant
@@ -177,6 +179,44 @@ class Client:
         """Return the targets in force."""
         return tuple(self._pipeline.register.active(self.tenant))
 
+    # --- remembering -----------------------------------------------------------------------------
+
+    @property
+    def memory(self) -> Memory:
+        """What is remembered, in the client's home; opened at first use, closed with the client.
+
+        Raises:
+            ConfigError: If it cannot be opened.
+        """
+        if self._pipeline.agentic is None:
+            raise ConfigError("this pipeline was built without memory")
+        return self._loop.run(self._pipeline.agentic.memory())
+
+    def reward(self, episode: str, reward: float, *, success: bool | None = None) -> bool:
+        """Say how good a reply of the profile ``agentic`` was; return whether that was taken.
+
+        Args:
+            episode: The ``episode`` of the reply's report.
+            reward: 0 to 1.
+            success: Whether it counts as done; None: from .5 on.
+
+        Raises:
+            NotFoundError: If there is no such episode.
+            RequestError: If it is no reward.
+        """
+        episodes = self.memory.episodes
+        return episodes.reward(self.tenant, episode, reward, success=success, by="human")
+
+    def speaker(self, *, profile: str = "guarded") -> ClientSpeaker:
+        """Return this client as the voice of an agent's role: ``Atlas(client.speaker(), memory)``.
+
+        Args:
+            profile: Under which it speaks.
+        """
+        from elision.middleware.agentic.speaking import ClientSpeaker
+
+        return ClientSpeaker(self, profile=profile)
+
     # --- life ------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -249,35 +289,3 @@ class Client:
 
 async def _next(deltas: AsyncIterator[Delta]) -> Delta | None:
     return await anext(deltas, None)
-
-
-class _LoopThread:
-    """An event loop on a thread of its own: the one loop a client's engines live on."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="elision-client", daemon=True
-        )
-        self._thread.start()
-
-    @property
-    def open(self) -> bool:
-        return not self._loop.is_closed()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
-
-    async def arun(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        with suppress(RuntimeError):
-            self._thread.join(timeout=5)
-        self._loop.close()

@@ -28,8 +28,8 @@ from elision.contract import (
 from elision.errors import ElisionError, GuardError, NotFoundError
 from elision.guards.baselines.guardrail import with_guardrail
 from elision.guards.baselines.refusals import refusal_for
-from elision.guards.conversation.sessions import SessionStore
 from elision.middleware.buffering import hold_all, judge_of
+from elision.middleware.conversations import Conversations
 from elision.middleware.enforcement import Enforcement
 from elision.middleware.guarding import Guards
 from elision.middleware.guiding import guidance_for
@@ -40,8 +40,8 @@ from elision.middleware.profiles import PROFILES, FailMode, Profile, profile_nam
 
 if TYPE_CHECKING:
     from elision.encoders import Encoder
-    from elision.guards.conversation.accumulator import Turns
     from elision.guards.register.register import Register
+    from elision.middleware.agentic.agentic import Agentic
     from elision.middleware.encoding import EncoderSource
 
 _audit = logging.getLogger("elision.audit")
@@ -61,6 +61,7 @@ class Pipeline:
         timeout_s: Deadline of requests that name none, in seconds.
         encoder: Where the sentence encoder comes from at first need; closed with the pipeline.
         fail_mode: See `Profile.fail_mode`.
+        agentic: Works on requests of the profile ``agentic``; None: it is switched off.
     """
 
     def __init__(
@@ -73,15 +74,17 @@ class Pipeline:
         timeout_s: float = 600.0,
         encoder: EncoderSource | Encoder | None = None,
         fail_mode: FailMode = "closed",
+        agentic: Agentic | None = None,
     ) -> None:
         self.register = register
         self.profile = profile_named(profile).name
         self.tenant = tenant
+        self.agentic = agentic
         self._timeout_s = timeout_s
         self._engines = dict(engines)
         self._encoder = encoder
         self._guards = Guards(register, encoder if callable(encoder) else _same(encoder))
-        self._sessions = SessionStore()
+        self._conversations = Conversations()
         self._papers = PaperGuards()
         self._fail_mode: FailMode = fail_mode
         self._n_weakened = 0
@@ -116,7 +119,7 @@ class Pipeline:
         """
         vectors = self._encoder.erase(tenant) if isinstance(self._encoder, Erasable) else 0
         compiled = self._guards.drop(tenant) + self._papers.drop(tenant)
-        return compiled + self._sessions.erase(tenant) + vectors + self.flush(tenant)
+        return compiled + self._conversations.erase(tenant) + vectors + self.flush(tenant)
 
     def flush(self, tenant: str) -> int:
         """Drop what engines keep of *tenant*'s earlier replies; return how many things.
@@ -152,6 +155,11 @@ class Pipeline:
         """
         tenant = self.tenant if tenant is None else tenant
         engine, chosen = self._resolve(request, profile)
+        if chosen.agentic:
+            async with aclosing(self._worked_on(engine.name, request, tenant, key)) as worked:
+                async for delta in worked:
+                    yield delta
+            return
         guidance = guidance_for(request, chosen, engine)
         request = chosen.fill(request)
         request = replace(request, timeout_s=request.timeout_s or self._timeout_s)
@@ -163,10 +171,11 @@ class Pipeline:
             defence = await Defence.of(
                 chosen, rules, request, engine.lexicon, on_failure=self._count_weakened
             )
-            earlier = self._earlier(request, rules)
+            earlier = self._conversations.earlier(request, rules)
             defence = replace(defence, earlier=earlier, guidance=guidance)
             deltas = await self._start(engine, request, defence, tenant)
-            async with aclosing(self._remembered(deltas, request, rules)) as source:
+            remembered = self._conversations.remembered(deltas, request, rules)
+            async with aclosing(remembered) as source:
                 async for delta in source:
                     yield _reported(delta, defence)
             outcome = "finished"
@@ -179,6 +188,18 @@ class Pipeline:
                 tenant, chosen.name, engine.name, rules.epoch, rules.guard.n_targets, outcome,
                 (time.monotonic() - began) * 1e3,
             )  # fmt: skip
+
+    def _worked_on(
+        self, alias: str, request: Request, tenant: str, key: str
+    ) -> AsyncGenerator[Delta, None]:
+        """Have an agent work on *request*; its roles speak through `run`, under every guard."""
+        if self.agentic is None:
+            raise NotFoundError(
+                "the profile agentic is switched off here; choose another", param="model"
+            )
+        request = replace(request, model=alias, timeout_s=request.timeout_s or self._timeout_s)
+        guarded = partial(self.run, profile="guarded", tenant=tenant, key=key)
+        return self.agentic.run(request, guarded, tenant=tenant)
 
     def _resolve(self, request: Request, profile: str | None) -> tuple[Engine, Profile]:
         alias, _, named = request.model.rpartition("@")
@@ -237,29 +258,6 @@ class Pipeline:
         deadline = time.monotonic() + (request.timeout_s or self._timeout_s)
         return hold_all(deltas, judge_of(defence.rules), refusal=refusal, deadline=deadline)
 
-    def _earlier(self, request: Request, rules: Enforcement) -> Turns | None:
-        session = request.options.get("session")
-        if not session:
-            return None
-        return self._sessions.load(rules.tenant, str(session), rules.epoch)
-
-    async def _remembered(
-        self, deltas: AsyncGenerator[Delta, None], request: Request, rules: Enforcement
-    ) -> AsyncGenerator[Delta, None]:
-        """Yield *deltas*; add what of them has left to the request's session, however it ends."""
-        session = request.options.get("session")
-        texts: dict[int, list[str]] = {}
-        try:
-            async with aclosing(deltas) as source:
-                async for delta in source:
-                    if session and delta.text:
-                        texts.setdefault(delta.choice, []).append(delta.text)
-                    yield delta
-        finally:
-            for pieces in texts.values():
-                text = "".join(pieces)
-                self._sessions.save(rules.tenant, str(session), rules.accumulator, text)
-
     def _count_weakened(self) -> None:
         self._n_weakened += 1
 
@@ -268,6 +266,8 @@ class Pipeline:
         if self._closed:
             return
         self._closed = True
+        if self.agentic is not None:
+            await self.agentic.aclose()
         for engine in self._engines.values():
             await engine.aclose()
         if self._encoder is not None:

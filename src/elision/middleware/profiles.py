@@ -44,6 +44,9 @@ class Profile:
         reuse: See `Plan.reuse`.
         guidance: What guides a request that names no other, in the form of its own ``guidance``;
             see `elision.middleware.guidance.guidance_of`.
+        agentic: Whether an agent works on the request: it recalls what similar ones taught, is
+            supervised as closely as they went, and learns from this one. Its roles speak under
+            ``guarded``.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Profile:
     speculation: Mode = "auto"
     reuse: bool = True
     guidance: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    agentic: bool = False
 
     @property
     def assesses(self) -> bool:
@@ -131,6 +135,11 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 summary="Guarded, and neither pace nor pieces tell of drafts, caches or others.",
                 speculation="off",
                 reuse=False,
+            ),
+            Profile(
+                name="agentic",
+                summary="Guarded; ATLAS recalls, supervises and learns from rewards.",
+                agentic=True,
             ),
             Profile(
                 name="curate",

@@ -64,7 +64,17 @@ class Head:
     ) -> dict[str, Any]:
         """Return the one object of a reply that is not streamed."""
         body = self.object(kind, choices) | {"usage": usage_object(completion.usage)}
-        return body | {"elision": dict(completion.report)} if self.report else body
+        told = self.told(completion.report)
+        return body | {"elision": told} if told else body
+
+    def told(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what of a report the caller sees: all of it, if he asked.
+
+        The id of an episode comes unasked: without it nobody could say how good the reply was.
+        """
+        if self.report:
+            return dict(report)
+        return {"episode": report["episode"]} if report.get("episode") else {}
 
 
 class Chunks(Protocol):
@@ -99,13 +109,14 @@ class _Chunks:
 
     def tail(self) -> list[dict[str, Any]]:
         """Return what follows the last delta: usage and report, each if asked for."""
-        if not (self._head.usage or self._head.report):
+        told = self._head.told(self._report)
+        if not (self._head.usage or told):
             return []
         last = self._head.object(self.kind, [])
         if self._head.usage:
             last["usage"] = usage_object(self._usage)
-        if self._head.report:
-            last["elision"] = dict(self._report)
+        if told:
+            last["elision"] = told
         return [last]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from elision.contract import Message, Request, Sampling
+from elision.middleware.agentic.wanted import wanted_of
 from elision.middleware.fields import (
     MISSING,
     TYPE,
@@ -254,13 +255,14 @@ def _options(fields: Fields) -> dict[str, Any]:
         raise reject("elision.rng", "must be 'counter' or 'torch'")
     ours.flag("deterministic")
     guidance_of(ours.take("guidance"))
+    wanted_of(ours.take("memory"))
     if ours.take("speculation") not in (None, "auto", "off", "force"):
         raise reject("elision.speculation", "must be 'auto', 'off' or 'force'")
     if ours.rest():
         raise reject(
             "elision",
-            "may hold deterministic, guidance, profile, report, rng, session, speculation, "
-            "tenant, timeout_s and trace, nothing else",
+            "may hold deterministic, guidance, memory, profile, report, rng, session, "
+            "speculation, tenant, timeout_s and trace, nothing else",
         )
     return {key: item for key, item in value.items() if item is not None}
 

@@ -19,9 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from elision.contract import Alternative, Capability, Delta, Plan, TokenLogprob, Usage
 from elision.errors import BusyError
 from elision.lexicon import TokenizerLexicon
+from elision.middleware.agentic.agentic import Agentic
 from elision.middleware.assembly import open_register
 from elision.middleware.gateway import Listener
 from elision.middleware.pipeline import Pipeline
+from elision.middleware.remembering import MemorySource, atlas_config, open_memory
 from elision.settings import Settings
 from elision.testing.encoders import BagEncoder
 
@@ -164,8 +166,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         home = {"home": settings.get("home") or tmp_path_factory.mktemp("home")}
         chosen = Settings(**{"host": "127.0.0.1", "port": 0} | settings | home)
         engine = engine or Speaker()
+        register = open_register(chosen)
+        source = MemorySource(lambda: open_memory(chosen, register))
         pipeline = Pipeline(
-            engines={engine.name: engine}, register=open_register(chosen), encoder=BagEncoder()
+            engines={engine.name: engine},
+            register=register,
+            encoder=BagEncoder(),
+            agentic=Agentic(source, atlas_config(chosen)),
         )
         up = threading.Event()
         listener = Listener(pipeline, chosen, announce=lambda _url: up.set())

@@ -5,7 +5,7 @@
     Boundary   id, envelope, count, log line
       KeyGate  key, tenant, roles
         /v1/chat/completions, /v1/completions     plain Starlette: no validation layer per request
-        /v1/models, /v1/forget, /healthz, ...     FastAPI
+        /v1/models, /v1/forget, /v1/memory, ...   FastAPI
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from elision.middleware.gateway.boundary import Boundary
 from elision.middleware.gateway.chat import create_chat_completion
 from elision.middleware.gateway.completions import create_completion
 from elision.middleware.gateway.errors import failure_of
+from elision.middleware.gateway.memory import episodes, erasing, reading
 from elision.middleware.gateway.metrics import Metrics
 from elision.middleware.gateway.routes import check_table
 from elision.middleware.gateway.schema import describe
@@ -84,6 +85,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     # Routes with a word where others have an id come first.
     for room in (
         models, transfer, forget, targets, lifecycle, impact, receipts, audit, checking, health,
+        reading, erasing, episodes,
     ):  # fmt: skip
         app.include_router(room.router)
     check_table(app)

@@ -4,9 +4,10 @@ The roles, as a settings file grants them to a key:
 
 * ``requester`` registers targets, previews them and submits them.
 * ``approver`` approves what somebody else has requested.
-* ``operator`` puts targets in force and out of it, purges, exports and imports.
+* ``operator`` puts targets in force and out of it, purges, exports and imports; likewise reads and
+  erases what is remembered.
 * ``auditor`` reads the audit log and the register without its words.
-* ``service`` asks for text, and for nothing of the register.
+* ``service`` asks for text, says how good it was, and asks for nothing of the register.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _PROPOSERS = frozenset[Role]({"requester", "operator"})
 _OPERATOR = frozenset[Role]({"operator"})
 _AUDITOR = frozenset[Role]({"auditor"})
 _SERVICE = frozenset[Role]({"service"})
+_INSPECTORS = frozenset[Role]({"operator", "auditor"})
 
 OPERATIONS = MappingProxyType(
     {
@@ -69,6 +71,17 @@ PERMITTED: Mapping[tuple[str, str], frozenset[Role]] = MappingProxyType(
         ("GET", "/v1/audit/checkpoint"): _AUDITOR,
         ("GET", "/v1/audit/export"): _AUDITOR,
         ("GET", "/v1/audit/key"): _EVERYONE,
+        ("GET", "/v1/forget/{id}/memory"): _OPERATOR,
+        ("GET", "/v1/memory/records"): _OPERATOR,
+        ("GET", "/v1/memory/records/{id}"): _OPERATOR,
+        ("POST", "/v1/memory/records/{id}/move"): _OPERATOR,
+        ("POST", "/v1/memory/search"): _OPERATOR,
+        ("POST", "/v1/memory/erase"): _OPERATOR,
+        ("GET", "/v1/memory/erasures"): _INSPECTORS,
+        ("GET", "/v1/memory/erasures/{id}"): _INSPECTORS,
+        ("GET", "/v1/memory/stats"): _INSPECTORS,
+        ("GET", "/v1/episodes/{id}"): frozenset[Role]({"operator", "auditor", "service"}),
+        ("POST", "/v1/episodes/{id}/reward"): frozenset[Role]({"operator", "service"}),
         ("GET", "/healthz"): _EVERYONE,
         ("GET", "/readyz"): _EVERYONE,
         ("GET", "/metrics"): _EVERYONE,
@@ -78,6 +91,7 @@ PERMITTED: Mapping[tuple[str, str], frozenset[Role]] = MappingProxyType(
 """Method and route, and the roles any one of which is enough."""
 
 _LABELS = frozenset(label for _, label in PERMITTED)
+_WITH_IDS = ("/v1/forget", "/v1/memory/records", "/v1/memory/erasures", "/v1/episodes")
 
 
 def route_label(path: str) -> str:
@@ -85,12 +99,13 @@ def route_label(path: str) -> str:
     if path in _LABELS and "{" not in path:
         return path
     if path.startswith("/v1/models/"):
-        return "/v1/models/{id}"
-    if not path.startswith("/v1/forget/"):
-        return "other"
-    _, slash, rest = path.removeprefix("/v1/forget/").partition("/")
-    label = f"/v1/forget/{{id}}{slash}{rest}"
-    return label if label in _LABELS else "other"
+        return "/v1/models/{id}"  # an id may hold slashes
+    for room in _WITH_IDS:
+        if path.startswith(f"{room}/"):
+            _, slash, rest = path.removeprefix(f"{room}/").partition("/")
+            label = f"{room}/{{id}}{slash}{rest}"
+            return label if label in _LABELS else "other"
+    return "other"
 
 
 def lacking(roles: frozenset[Role], method: str, path: str) -> frozenset[Role]:

@@ -1,0 +1,49 @@
+"""What a session's earlier turns said, kept for as long as the session lasts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from elision.guards.conversation.sessions import SessionStore
+
+if TYPE_CHECKING:
+    from elision.contract import Delta, Request
+    from elision.guards.conversation.accumulator import Turns
+    from elision.middleware.enforcement import Enforcement
+
+
+class Conversations:
+    """Keeps the replies of requests that name a session, so that guards read across turns."""
+
+    def __init__(self) -> None:
+        self._sessions = SessionStore()
+
+    def earlier(self, request: Request, rules: Enforcement) -> Turns | None:
+        """Return what was said earlier in the request's session; None if it names none."""
+        session = request.options.get("session")
+        if not session:
+            return None
+        return self._sessions.load(rules.tenant, str(session), rules.epoch)
+
+    async def remembered(
+        self, deltas: AsyncGenerator[Delta, None], request: Request, rules: Enforcement
+    ) -> AsyncGenerator[Delta, None]:
+        """Yield *deltas*; add what of them has left to the request's session, however it ends."""
+        session = request.options.get("session")
+        texts: dict[int, list[str]] = {}
+        try:
+            async with aclosing(deltas) as source:
+                async for delta in source:
+                    if session and delta.text:
+                        texts.setdefault(delta.choice, []).append(delta.text)
+                    yield delta
+        finally:
+            for pieces in texts.values():
+                text = "".join(pieces)
+                self._sessions.save(rules.tenant, str(session), rules.accumulator, text)
+
+    def erase(self, tenant: str) -> int:
+        """Drop the sessions of *tenant*; return how many there were."""
+        return self._sessions.erase(tenant)

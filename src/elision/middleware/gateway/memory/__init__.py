@@ -1,0 +1,1 @@
+"""Routes to what is remembered: records, episodes, erasure."""

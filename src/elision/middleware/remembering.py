@@ -1,0 +1,114 @@
+"""Memory behind a pipeline: opened at first need, screened by the register."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from elision.errors import ConfigError, StoreError
+from elision.middleware.screening import RegisterScreen
+
+if TYPE_CHECKING:
+    from elision.agents.atlas.config import AtlasConfig
+    from elision.contract import Erasable
+    from elision.encoders import Encoder
+    from elision.guards.register.register import Register
+    from elision.memory.memory import Memory
+    from elision.settings import Settings
+
+
+class MemorySource:
+    """Opens one memory at the first call; the same one afterwards.
+
+    Whoever never asks an agent never has a database of what was said to one.
+
+    Args:
+        open_: Makes it.
+    """
+
+    def __init__(self, open_: Callable[[], Memory]) -> None:
+        self._open = open_
+        self._memory: Memory | None = None
+        self._closed = False
+        self._lock = Lock()
+
+    def __call__(self) -> Memory:
+        """Return the memory.
+
+        Raises:
+            ConfigError: If it cannot be opened.
+            StoreError: If the source was closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise StoreError("memory is closed; open it again")
+            if self._memory is None:
+                self._memory = self._open()
+            return self._memory
+
+    def close(self) -> None:
+        """Close the memory, if it was opened. Idempotent."""
+        with self._lock:
+            self._closed = True
+            if self._memory is not None:
+                self._memory.close()
+
+
+def open_memory(
+    settings: Settings,
+    register: Register,
+    encoder: Callable[[], Encoder] | None = None,
+    *,
+    erasables: tuple[Erasable, ...] = (),
+    encodes: bool = True,
+) -> Memory:
+    """Open the memory that *settings* name, screened by *register*.
+
+    Args:
+        settings: ``home``, ``key_folder``, ``memory_url`` and ``memory_sealed`` are read.
+        register: What must not be kept or shown.
+        encoder: Loads the sentence encoder; None compares texts by their spelling.
+        erasables: Caches elsewhere that hold what is erased.
+        encodes: Whether texts are to be compared or written; else no encoder is loaded.
+
+    Raises:
+        ConfigError: If it cannot be opened, or was written with another encoder.
+    """
+    from elision.memory.memory import Memory
+    from elision.memory.store import Store
+
+    url = settings.memory_url
+    store = Store(
+        settings.home / "memory.db" if url is None else url.get_secret_value(),
+        encoder=_encoder(encoder) if encodes else None,
+        keys=settings.key_folder or settings.home / "keys",
+        sealed=settings.memory_sealed,
+        screen=RegisterScreen(register),
+        folder=settings.home / "memory",
+    )
+    return Memory(store, erasables=erasables)
+
+
+def _encoder(source: Callable[[], Encoder] | None) -> Encoder:
+    from elision.encoders.hashing import HashingEncoder
+
+    return HashingEncoder() if source is None else source()
+
+
+def atlas_config(settings: Settings) -> AtlasConfig:
+    """Return how episodes run, as *settings* say in ``atlas`` and ``learning``.
+
+    Raises:
+        ConfigError: If something there is unknown or out of range; which, never what it was.
+    """
+    from pydantic import ValidationError
+
+    from elision.agents.atlas.config import AtlasConfig
+
+    try:
+        return AtlasConfig.model_validate({"learning": settings.learning, **settings.atlas})
+    except ValidationError as exc:
+        faults = exc.errors(include_url=False, include_context=False, include_input=False)
+        where = "; ".join(f"atlas.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in faults)
+        raise ConfigError(f"a setting cannot be used: {where}; see docs/atlas.md") from exc
