@@ -171,7 +171,9 @@ class MemoryStore(BaseStore):
         known = self._store.namespaces(self._scope.tenant, prefix=root, limit=sys.maxsize)
         found = [namespace[len(root) :] for namespace in known]
         for condition in op.match_conditions or ():
-            found = matching(found, **{condition.match_type: condition.path})
+            prefix = condition.path if condition.match_type == "prefix" else ()
+            suffix = condition.path if condition.match_type == "suffix" else ()
+            found = matching(found, prefix=prefix, suffix=suffix)
         return matching(found, depth=op.max_depth)[op.offset : op.offset + op.limit]
 
     def _at(self, namespace: Namespace) -> Scope:
