@@ -63,19 +63,29 @@ eraser.erase(Selector(tenant="me"), reason="r", actor="a")
 """
 
 
-@pytest.fixture
-def home(tmp_path: Path, empty_homes: dict[bool, Path]) -> Callable[[str, bool], Path]:
-    """Return what makes a home with secrets in rows, log and index files, and a neighbour."""
-
-    def make(name: str, sealed: bool) -> Path:
-        path = tmp_path / name
+@pytest.fixture(scope="session")
+def filled(
+    tmp_path_factory: pytest.TempPathFactory, empty_homes: dict[bool, Path]
+) -> dict[bool, Path]:
+    """Return homes with secrets in rows and index files, and a neighbour; clear and sealed."""
+    homes = {}
+    for sealed in (False, True):
+        path = homes[sealed] = tmp_path_factory.mktemp("filled") / "home"
         shutil.copytree(empty_homes[sealed], path)
         with Store.open(path, encoder=HashingEncoder(32)) as store:
             for tenant in ("me", "other"):
                 drafts = [Draft(text=f"{tenant}: {text}") for text in SECRETS]
                 store.put_many(Scope(tenant, ("notes",)), drafts)
                 store.search(Scope(tenant), "May")
-        return path
+    return homes
+
+
+@pytest.fixture
+def home(tmp_path: Path, filled: dict[bool, Path]) -> Callable[[str, bool], Path]:
+    """Return what makes such a home."""
+
+    def make(name: str, sealed: bool) -> Path:
+        return Path(shutil.copytree(filled[sealed], tmp_path / name))
 
     return make
 
