@@ -7,7 +7,6 @@ from pathlib import Path
 
 from elision.agents.atlas.student import Attempt
 from elision.agents.atlas.task import Task
-from elision.evaluation.atlas.asking import asked
 from elision.evaluation.atlas.excytin import Desk, credit
 from elision.evaluation.atlas.excytin_data import DATABASE, Case, build, cases
 from elision.evaluation.atlas.investigators import SKILLS, Investigator, Pupil
@@ -16,7 +15,7 @@ from elision.evaluation.atlas.world import Move, Play
 
 
 class AlertWorld:
-    """Questions about security alerts.
+    """Questions about security alerts; untagged, as they come.
 
     Args:
         data: Folder of the slice.
@@ -46,10 +45,7 @@ class AlertWorld:
         database = build(data / DATABASE, work / f"{incident}.db", incident=incident)
         found = cases(data, incident)
         self._cases |= {case.id: (case, database) for case in found}
-        return tuple(
-            Task(case.text, tags=frozenset({f"asks_{asked(case).kind}"}), id=case.id)
-            for case in found
-        )
+        return tuple(Task(case.text, id=case.id) for case in found)
 
     def order(self, seed: int) -> Sequence[Task]:
         """Return the questions in the benchmark's order for seed 0, shuffled for every other."""

@@ -8,7 +8,9 @@ Source:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +40,7 @@ _FRAME: Final = re.compile(r"[\s_|\\/$]*|>.*-=.*=-.*")
 
 
 class KitchenWorld:
-    """Cooking games of rising difficulty.
+    """Cooking games of rising difficulty; untagged, told by their opening text.
 
     Args:
         work: A folder for the games; those that lie there are not made again.
@@ -66,8 +68,7 @@ class KitchenWorld:
         name = f"{level}-{seed}"
         stage = GameStage(make(work / f"{name}.z8", LEVELS[level], seed))
         self._stages[name] = stage
-        tags = {f"level_{level + 1}", *(f"has_{one}" for one in stage.furniture)}
-        return Task(stage.opening, tags=frozenset(tags), id=name)
+        return Task(stage.opening, id=name)
 
     def order(self, seed: int) -> Sequence[Task]:
         """Return the games level by level; within a level, in the order of *seed*."""
@@ -138,14 +139,16 @@ class GameStage:
             admissible_commands=True, policy_commands=True, won=True, lost=True,
             score=True, max_score=True,
         )  # fmt: skip
-        self._env = textworld.start(str(game), wanted)
+        with _quiet():
+            self._env = textworld.start(str(game), wanted)
         self.can: Sequence[str] = ()
         self.over = False
         self.opening = _plain(self.reset())
 
     def reset(self) -> str:
         """Begin again; return the opening text."""
-        self._state = self._env.reset()
+        with _quiet():
+            self._state = self._env.reset()
         return self._look()
 
     def do(self, command: str) -> str:
@@ -162,12 +165,6 @@ class GameStage:
     def score(self) -> float:
         """Share of the points, 1 for a game that was won."""
         return 1.0 if self._state.won else min(0.99, self._state.score / self._state.max_score)
-
-    @property
-    def furniture(self) -> tuple[str, ...]:
-        """What can be seen at the beginning, of what decides how to go about it."""
-        seen = (c.removeprefix("examine ") for c in self.can if c.startswith("examine "))
-        return tuple(sorted(set(seen) & {"fridge", "oven", "stove", "knife", "table", "counter"}))
 
     def close(self) -> None:
         """End its interpreter."""
@@ -187,13 +184,22 @@ def make(file: Path, level: Mapping[str, Any], seed: int) -> Path:
     """
     if not file.exists():
         textworld = _textworld()
-        cooking = import_module("textworld.challenges.cooking")
+        cooking = import_module("textworld.challenges").cooking
         options = textworld.GameOptions()
         options.seeds = seed
         options.path = str(file)
         settings = {"drop": False, "go": 1, "recipe_seed": seed, "split": None, **level}
-        textworld.generator.compile_game(cooking.make(settings, options), options)
+        with _quiet():
+            textworld.generator.compile_game(cooking.make(settings, options), options)
     return file
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the interpreter: it warns that it does not know the games that were just made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _textworld() -> Any:

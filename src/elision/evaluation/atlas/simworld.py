@@ -2,9 +2,9 @@ r"""A made-up world in which the true effect of every entry is known.
 
 A task belongs to topics and is easy or hard. A student succeeds with probability
 :math:`\sigma(\theta + \sum_k g_k - d)`: its ability, the gains of the skills it has that the
-task calls for, and the difficulty. Skills that help also save tokens. There are entries that help, that
-do nothing, that harm, and one that does nothing but fires on the easy tasks only: a comparison of
-tasks on which it fired with all others would praise it.
+task calls for, and the difficulty. Skills that help also save tokens. There are entries that help,
+that do nothing, that harm, and one that does nothing but fires on the easy tasks only: a comparison
+of tasks on which it fired with all others would praise it.
 
 Source:
     atlas_memory.md 3.4; the logistic model is that of item response theory (Rasch 1960).

@@ -16,7 +16,7 @@ from elision.agents.atlas.student import Attempt, Brief
 from elision.agents.atlas.task import Task
 from elision.agents.atlas.teacher import Review, Validation
 from elision.agents.atlas.tools import Action
-from elision.evaluation.atlas.skills import Skill, known, missing, n_tokens
+from elision.evaluation.atlas.skills import Skill, known, n_tokens
 
 TOKENS_OUT: Final = 60
 """Tokens that a student writes for one action: thought, tool and arguments."""
@@ -55,22 +55,25 @@ class Play:
 
 
 class World(Protocol):
-    """Tasks, what it takes to do them, and who can tell whether they were done.
+    """Tasks, what it takes to do them, and who can tell whether they were done."""
 
-    Attributes:
-        name: In reports.
-        skills: All that can be learned in it.
-        trained: Tasks to learn on; each has an ``id``.
-        held_out: Tasks that nobody trains on.
-    """
+    @property
+    def name(self) -> str:
+        """In reports."""
+        ...
 
-    name: str
-    skills: tuple[Skill, ...]
-    trained: Sequence[Task]
-    held_out: Sequence[Task]
+    @property
+    def skills(self) -> tuple[Skill, ...]:
+        """All that can be learned in it."""
+        ...
+
+    @property
+    def held_out(self) -> Sequence[Task]:
+        """Tasks that nobody trains on; each has an ``id``."""
+        ...
 
     def order(self, seed: int) -> Sequence[Task]:
-        """Return the tasks to train on, in the order of *seed*."""
+        """Return the tasks to learn on, in the order of *seed*; each has an ``id``."""
         ...
 
     def play(self, task: Task, skills: frozenset[str], seed: str) -> Play:
@@ -107,11 +110,7 @@ class ScriptedStudent:
         told = tuple(_told(brief))
         skills = known(self._world.skills, told, by_luck=self._by_luck, seed=seed)
         play = self._world.play(task, skills, seed)
-        actions = tuple(
-            Action(n, move.tool, move.args, move.ok, move.seen)
-            for n, move in enumerate(play.moves, 1)
-        )
-        return Attempt(play.output, actions, (self._spent(n_tokens(task.text, *told), play),))
+        return attempt_of(play, self._spent(n_tokens(task.text, *told), play))
 
     def _spent(self, prompt: int, play: Play) -> Spent:
         """Return its account: the prompt is read for each action, an observation once."""
@@ -124,7 +123,7 @@ class ScriptedStudent:
 
 
 class Oracle:
-    """A teacher that knows whether an attempt is right and which skill is missing next.
+    """A teacher that knows whether an attempt is right, and which missing skill would help most.
 
     It reads the task and everything that the student saw, and that costs what it costs.
     """
@@ -136,23 +135,42 @@ class Oracle:
     async def validate(self, task: Task, attempt: Attempt, brief: Brief) -> Validation:
         """Say whether *attempt* is wholly right; if not, tell of the next missing skill."""
         valid = self._world.grade(task, attempt) == 1
-        lacking = None if valid else missing(self._world.needs(task), _told(brief))
+        lacking = None if valid else self._lacking(task, brief)
         told = lacking.instruction if lacking else ""
         seen = (action.observation for action in attempt.actions)
         return Validation(valid, told, (self._spent(n_tokens(task.text, *seen), told),))
 
     async def review(self, task: Task, plan: TaskPlan, brief: Brief) -> Review:
         """Put the next missing skill before whatever was planned."""
-        lacking = missing(self._world.needs(task), _told(brief))
+        lacking = self._lacking(task, brief)
         steps = (*(() if lacking is None else (lacking.instruction,)), *plan.told)
         spent = self._spent(n_tokens(task.text, *plan.told), *steps)
         return Review(TaskPlan.listed(steps), spent=(spent,))
+
+    def _lacking(self, task: Task, brief: Brief) -> Skill | None:
+        """Return the untold skill that would help most with *task* now; of equals the first."""
+        needed, told = self._world.needs(task), tuple(_told(brief))
+        held = known(needed, told)
+
+        def gained(skill: Skill) -> float:
+            play = self._world.play(task, held | {skill.name}, f"oracle:{task.id}")
+            return self._world.grade(task, attempt_of(play))
+
+        return max((s for s in needed if s.name not in held), key=gained, default=None)
 
     def _spent(self, read: int, *told: str) -> Spent:
         return Spent(
             role="teacher", model=self.name, tokens_in=read,
             tokens_out=VERDICT_TOKENS + n_tokens(*told),
         )  # fmt: skip
+
+
+def attempt_of(play: Play, *spent: Spent) -> Attempt:
+    """Return *play* as what a student came to."""
+    actions = tuple(
+        Action(n, move.tool, move.args, move.ok, move.seen) for n, move in enumerate(play.moves, 1)
+    )
+    return Attempt(play.output, actions, spent)
 
 
 def _told(brief: Brief) -> Iterator[str]:
