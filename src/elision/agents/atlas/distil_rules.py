@@ -17,6 +17,7 @@ from elision.agents.atlas.distil import MOST_DRAFTS, Deltas
 from elision.agents.atlas.gates import BROAD, FEWEST, RECENT, Seen
 from elision.agents.atlas.judge import ENDLESS
 from elision.agents.atlas.ledger import Allowance
+from elision.agents.atlas.scan import scan
 from elision.agents.atlas.sensitive import MASK
 from elision.agents.atlas.specific import is_of_one_case, words
 from elision.errors import ConfigError, RequestError
@@ -168,8 +169,14 @@ def _is_broad(cue: Cue, recent: tuple[Seen, ...]) -> bool:
 
 
 def _guided(read: Digest) -> Iterator[_Fields]:
-    """Yield an entry for the first whole sentence of the last guidance that is fit to be one."""
+    """Yield an entry for the first whole sentence of the last guidance that is fit to be one.
+
+    Guidance that the write scan objects to anywhere, or that named somebody, is left alone as a
+    whole: the sentence behind an injected order looks harmless by itself.
+    """
     for said in reversed(read.guidance):
+        if MASK in said or scan(said, tenant=""):
+            continue
         for sentence in _SENTENCE.split(" ".join(said.split())):
             if (order := _fitting(sentence)) is not None:
                 yield {"imperative": order, "handle": _tool_in(order, read.tools)}
