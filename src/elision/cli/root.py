@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from elision.cli import (
+    atlas,
     audit,
     check,
     erasing,
@@ -58,6 +59,7 @@ app.add_typer(guard.app, name="guard")
 for group in (lifecycle, transfer):
     group.add_to(forget.app)
 app.add_typer(memory.app, name="memory")
+app.add_typer(atlas.app, name="atlas")
 erasing.add_to(memory.app)
 app.command("check")(check.check)
 app.command("trace")(trace.trace)

@@ -39,9 +39,17 @@ def hit_object(hit: Hit) -> dict[str, Any]:
 
 def effect_object(effect: Effect | None) -> dict[str, Any] | None:
     """Return what showing an entry did to rewards, tokens and costs; None if it is unmeasured."""
-    from dataclasses import asdict
-
-    return None if effect is None else asdict(effect)
+    if effect is None:
+        return None
+    return {
+        "n_least": effect.n_least,
+        "reward": effect.reward.delta,
+        "reward_interval": list(effect.reward.interval),
+        "reward_shrunk": effect.belief.mean,
+        "p_up": effect.belief.p_up,
+        "tokens": None if effect.tokens is None else effect.tokens.delta,
+        "cost": None if effect.cost is None else effect.cost.delta,
+    }
 
 
 def episode_object(episode: Episode, spent: tuple[Spent, ...]) -> dict[str, Any]:
