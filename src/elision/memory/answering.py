@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from elision.errors import RequestError
-from elision.memory.drafts import may_show
+from elision.memory.drafts import may_show_record
 from elision.memory.figures import figures
 from elision.memory.filters import parse
 from elision.memory.opening import Opened
@@ -161,11 +161,7 @@ class Answering(Opened):
             "WHERE r.space = s.id AND (r.expires_at IS NULL OR r.expires_at > ?))"
         )
         ids = [row[0] for row in self.database.rows(live, (tenant, self.clock()))]
-        shown = [
-            names[id_]
-            for id_ in ids
-            if id_ in names and may_show(self.screen, tenant, list(names[id_]))
-        ]
+        shown = [names[id_] for id_ in ids if id_ in names and self._may_name(tenant, names[id_])]
         found = matching(shown, prefix=prefix, suffix=suffix, depth=depth)
         return tuple(found[offset : offset + limit])
 
@@ -188,6 +184,8 @@ class Answering(Opened):
         return first
 
     def _may_show(self, record: Record) -> bool:
-        return may_show(
-            self.screen, record.scope.tenant, record.key, record.text, dict(record.value)
-        )
+        return may_show_record(self.screen, record)
+
+    def _may_name(self, tenant: str, namespace: Namespace) -> bool:
+        screen = self.screen
+        return screen is None or all(screen.may_read(tenant, label) for label in namespace)

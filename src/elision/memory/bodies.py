@@ -73,6 +73,10 @@ class Bodies:
         bound = _bound(place, rid, where)
         return self.keyring.open(data, tenant=place.tenant, key_id=place.key_id, place=bound)
 
+    def can_open(self, place: Place) -> bool:
+        """Return whether the key of what lies there is to be had."""
+        return place.key_id is None or (self.keyring is not None and self.keyring.has(place.key_id))
+
     def namespace(self, place: Place, data: bytes) -> Namespace:
         """Return the namespace whose body *data* is."""
         return tuple(orjson.loads(self.open(place, 0, "space", data)))

@@ -87,8 +87,8 @@ class MemoryDatabase(Database):
     ) -> Iterator[Sequence[Any]]:
         with self._engine.connect() as connection:
             streaming = connection.execution_options(stream_results=bool(size))
-            found = streaming.exec_driver_sql(statement.replace("?", "%s"), tuple(values))
-            while batch := found.fetchmany(size) if size else found.fetchall():
-                yield [tuple(row) for row in batch]
-                if not size:
-                    return
+            with streaming.exec_driver_sql(statement.replace("?", "%s"), tuple(values)) as found:
+                while batch := found.fetchmany(size) if size else found.fetchall():
+                    yield [tuple(row) for row in batch]
+                    if not size:
+                        return

@@ -126,6 +126,14 @@ def may_show(screen: Screen | None, tenant: str, *words: Any) -> bool:
     return screen is None or all(screen.may_read(tenant, text) for text in texts(words))
 
 
+def may_show_record(screen: Screen | None, record: Record) -> bool:
+    """Return whether *screen* lets all of *record* be read, and the labels above it."""
+    if screen is None:
+        return True
+    words = (record.scope.namespace, record.key, record.text, dict(record.value))
+    return may_show(screen, record.scope.tenant, *words)
+
+
 def texts(value: Any) -> Iterator[str]:
     """Yield every text within *value* that is not empty, keys of mappings too.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from elision.errors import StoreError
 from elision.memory.bodies import Place
 from elision.memory.records import Record, Scope, Trust
 
@@ -112,24 +113,23 @@ class Reader:
 
     def by_key(self, space: int, key_digest: str) -> Record | None:
         """Return the record of that key in a namespace."""
-        return next(iter(self._where("r.space = ? AND r.key = ?", (space, key_digest))), None)
+        found = self._where("r.space = ? AND r.key = ?", (space, key_digest))
+        return found[0][1] if found else None
 
     def by_ids(self, tenant: str, ids: Iterable[str]) -> dict[str, Record]:
         """Return those of *ids* that are *tenant*'s, by id."""
         found = dict[str, Record]()
         for some in chunks([*dict.fromkeys(ids)]):
             where = f"r.id IN {marks(some)} AND s.tenant = ?"
-            found |= {record.id: record for record in self._where(where, (*some, tenant))}
+            found |= {record.id: record for _, record in self._where(where, (*some, tenant))}
         return found
 
     def by_rids(self, tenant: str, rids: Sequence[int]) -> dict[int, Record]:
         """Return those of *rids* that are *tenant*'s, by number."""
         found = dict[int, Record]()
-        now = self._clock()
         for some in chunks(rids):
-            statement = f"{WHOLE} WHERE r.rid IN {marks(some)} AND s.tenant = ? AND {LIVE}"
-            rows = self._database.rows(statement, (*some, tenant, now))
-            found |= {row[0]: record_of(row, self._bodies) for row in rows}
+            where = f"r.rid IN {marks(some)} AND s.tenant = ?"
+            found |= dict(self._where(where, (*some, tenant)))
         return found
 
     def in_order(
@@ -172,19 +172,23 @@ class Reader:
             if spaces is None or few or row[2] in spaces:
                 yield record_of(row, self._bodies)
 
-    def _where(self, where: str, values: Sequence[object]) -> Iterator[Record]:
-        return (record_of(row, self._bodies) for row in self._rows(where, values, "r.id", size=0))
+    def _where(self, where: str, values: Sequence[object]) -> list[tuple[int, Record]]:
+        """Return number and record of the rows that are meant.
 
-    def _rows(
-        self, where: str, values: Sequence[object], order: str, *, size: int = 256
-    ) -> Iterator[Any]:
+        Read once more where a key was gone: what it sealed may have been sealed anew meanwhile.
+        """
+        try:
+            return self._read(where, values)
+        except StoreError:
+            if self._bodies.keyring is None:
+                raise
+            return self._read(where, values)
+
+    def _read(self, where: str, values: Sequence[object]) -> list[tuple[int, Record]]:
+        rows = self._database.rows(f"{WHOLE} WHERE {where} AND {LIVE}", (*values, self._clock()))
+        return [(row[0], record_of(row, self._bodies)) for row in rows]
+
+    def _rows(self, where: str, values: Sequence[object], order: str) -> Iterator[Any]:
         statement = f"{WHOLE} WHERE {where} AND {LIVE} ORDER BY {order}"
-        for batch in self._database.batches(statement, (*values, self._clock()), size=size):
+        for batch in self._database.batches(statement, (*values, self._clock()), size=256):
             yield from batch
-
-
-def holds(record: Record, wanted: Mapping[str, Collection[Any]], least_trust: int) -> bool:
-    """Return whether a record read anew is what an index said it was."""
-    return record.trust >= least_trust and all(
-        not among or getattr(record, name) in among for name, among in wanted.items()
-    )

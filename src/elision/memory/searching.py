@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from elision.errors import RequestError
-from elision.memory.drafts import may_show
+from elision.memory.drafts import may_show_record
 from elision.memory.filters import parse
 from elision.memory.records import Found, Hit, Record, Scope, Trust
 
@@ -163,8 +163,8 @@ class Searching:
         )
 
     def _shown(self, record: Record, filter_: Filter | None) -> bool:
-        return (filter_ is None or filter_.holds(record.value)) and may_show(
-            self._screen, record.scope.tenant, record.key, record.text, record.value
+        return (filter_ is None or filter_.holds(record.value)) and may_show_record(
+            self._screen, record
         )
 
     def _select(
@@ -189,7 +189,8 @@ class Searching:
     def _why_none(self, partition: Partition, asked: Asked, within: Collection[int]) -> Code:
         bare = Asked(scope=asked.scope, deep=asked.deep)
         left = self._select(partition, bare, within)
-        return "empty_scope" if left is not None and not len(left) else "filtered_out"
+        n_left = partition.n if left is None else len(left)
+        return "filtered_out" if n_left else "empty_scope"
 
     def _why_empty(self, asked: Asked, within: Collection[int]) -> Code:
         among = self._spaces_or_all(asked, within)

@@ -83,10 +83,18 @@ class Spaces:
             *rows, (_, _, _, gone) = self._newer(tenant, 0)
         tree.gone = gone
         for space, body, key_id, _ in rows:
-            place = Place(tenant, space, key_id)
             if body:  # an erased namespace has lost its labels
-                tree.add(space, self._bodies.namespace(place, bytes(body)))
+                self._add(tree, Place(tenant, space, key_id), bytes(body))
         return tree
+
+    def _add(self, tree: _Tree, place: Place, body: bytes) -> None:
+        """Add a namespace; one whose key was destroyed is passed over, unless it has a new one."""
+        if not self._bodies.can_open(place):
+            query = "SELECT key_id, body FROM spaces WHERE id = ?"
+            for key_id, now in self._database.rows(query, (place.space,)):
+                place, body = Place(place.tenant, place.space, key_id), bytes(now)
+        if self._bodies.can_open(place) and body:
+            tree.add(place.space, self._bodies.namespace(place, body))
 
     def _newer(self, tenant: str, last: int) -> list[tuple[int, bytes, str | None, str | None]]:
         """Return the tenant's spaces beyond *last*, and last of all how often some went."""
