@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
 from elision.encoders.hashing import HashingEncoder
-from elision.errors import EngineError, NotFoundError, RequestError
+from elision.errors import EngineError, NotFoundError, RequestError, StoreError
 from elision.memory import schema as t
+from elision.memory.erasure import backups
 from elision.memory.erasure.eraser import Eraser
 from elision.memory.erasure.receipts import Receipt
 from elision.memory.erasure.selector import Selector
@@ -327,6 +328,42 @@ def test_a_backup_out_of_reach_keeps_the_erasure_pending_until_it_is_back_or_giv
         eraser.forget_backup(backup)
     backup.unlink()
     eraser.forget_backup(backup)
+    assert erase(store).state == "verified"
+
+
+def test_a_backup_during_which_something_is_erased_does_not_hold_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(ME, Draft(text=SECRET))
+    written, copy = list[Path](), backups._copy
+
+    def slowly(file: Path, dest: Path, draft: Path) -> None:
+        copy(file, dest, draft)
+        written.append(dest)
+        if len(written) == 1:  # another process has erased, and did not see this copy
+            former = dest.read_bytes()
+            erase(store)
+            dest.write_bytes(former)
+
+    monkeypatch.setattr(backups, "_copy", slowly)
+    Eraser(store).backup(tmp_path / "b.db")
+    assert SECRET.encode() not in (tmp_path / "b.db").read_bytes()
+    assert len(written) >= 2
+
+
+def test_what_a_killed_backup_left_is_unlinked(store: Store, tmp_path: Path) -> None:
+    store.put(ME, Draft(text=SECRET))
+    Eraser(store).backup(tmp_path / "b.db")
+    (tmp_path / ".b.db.0123.tmp").write_text(SECRET)
+    assert erase(store).state == "verified"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.db", "home"]
+
+
+def test_a_backup_that_cannot_be_written_is_not_waited_for(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="backup cannot be written"):
+        Eraser(store).backup(tmp_path / "absent" / "b.db")
+    with pytest.raises(RequestError, match="take the place of the store"):
+        Eraser(store).backup(tmp_path / "home" / "memory.db")
     assert erase(store).state == "verified"
 
 

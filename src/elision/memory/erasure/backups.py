@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import orjson
+from sqlalchemy import select
 
 from elision.errors import RequestError, StoreError
+from elision.memory import schema as t
 from elision.memory.journal import get_meta, put_meta
 from elision.sql.database import reason_of
 
@@ -25,27 +28,28 @@ _MAGIC: Final = b"SQLite format 3\x00"
 _WAIT_S: Final = 10.0
 
 
-def copy(file: Path, dest: Path) -> None:
-    """Write what is live in the SQLite *file* to *dest*, which it replaces whole or not at all.
+def copy(database: MemoryDatabase, file: Path, dest: Path) -> None:
+    """Write what is live to *dest*, which it replaces whole or not at all.
 
-    ``VACUUM INTO``, because copying pages would copy what was deleted from them too.
+    ``VACUUM INTO``, because copying pages would copy what was deleted from them too. Done again
+    where something was erased meanwhile: that erasure may have seen *dest* as it was before.
+
+    Args:
+        database: The store's.
+        file: Its file.
+        dest: Where to.
 
     Raises:
         StoreError: If that fails.
     """
-    draft = dest.with_name(f".{dest.name}.{os.getpid()}.tmp")
-    draft.unlink(missing_ok=True)
-    try:
-        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with closing(sqlite3.connect(file, timeout=_WAIT_S, isolation_level=None)) as connection:
-            connection.execute("VACUUM INTO ?", (str(draft),))
-        _onto_disk(draft)
-        draft.replace(dest)
-        _onto_disk(dest.parent)
-    except (OSError, sqlite3.Error) as exc:
-        raise StoreError(f"the backup cannot be written: {reason_of(exc)}") from exc
-    finally:
-        draft.unlink(missing_ok=True)
+    seen: frozenset[str] | None = None
+    while (erased := _erased(database)) != seen:
+        seen = erased
+        try:
+            _discard_drafts(dest)
+            _copy(file, dest, dest.with_name(f"{_draft_prefix(dest)}{secrets.token_hex(8)}.tmp"))
+        except (OSError, sqlite3.Error) as exc:
+            raise StoreError(f"the backup cannot be written: {reason_of(exc)}") from exc
 
 
 def back_up(database: MemoryDatabase, dest: Path) -> None:
@@ -63,7 +67,13 @@ def back_up(database: MemoryDatabase, dest: Path) -> None:
         raise RequestError("a backup cannot take the place of the store", param="dest")
     with database.writing() as connection:  # registered first: what lies there is always known
         register(connection, (dest,))
-    copy(file, dest)
+    try:
+        copy(database, file, dest)
+    except StoreError:
+        if not dest.exists():
+            with database.writing() as connection:
+                forget_missing(connection, dest)
+        raise
 
 
 def register(connection: Connection, paths: Iterable[Path]) -> None:
@@ -78,19 +88,19 @@ def registered(connection: Connection) -> tuple[Path, ...]:
     return tuple(Path(path) for path in orjson.loads(get_meta(connection, _NAME) or "[]"))
 
 
-def renew(file: Path | None, paths: Iterable[Path]) -> dict[str, int]:
+def renew(database: MemoryDatabase, paths: Iterable[Path]) -> dict[str, int]:
     """Write each backup anew from the store as it stands now, and delete what is no database.
 
     Not edited in place: what a backup holds beside what is in the store (earlier versions of a
     record, records that were deleted since) is not known to the store any more.
 
     Args:
-        file: The store's; None: on a server, so that every copy is deleted.
-        paths: Copies. One that is gone counts as out of reach, for it may come back.
+        database: The store's; of one on a server every copy is deleted.
+        paths: Copies of this store. One that is gone counts as out of reach, for it may come back.
     """
     done = {"rewritten": 0, "deleted": 0, "unreachable": 0}
     for path in paths:
-        done[_renew(file, path)] += 1
+        done[_renew(database, path)] += 1
     return done
 
 
@@ -107,17 +117,47 @@ def forget_missing(connection: Connection, path: Path) -> None:
     put_meta(connection, _NAME, orjson.dumps(left).decode())
 
 
-def _renew(file: Path | None, path: Path) -> str:
+def _renew(database: MemoryDatabase, path: Path) -> str:
     try:
         with path.open("rb") as opened:
             is_database = opened.read(len(_MAGIC)) == _MAGIC
-        if not is_database or file is None:
+        if not is_database or database.path is None:
             path.unlink()
             return "deleted"
-        copy(file, path)
+        copy(database, database.path, path)
     except (OSError, StoreError):
         return "unreachable"
     return "rewritten"
+
+
+def _copy(file: Path, dest: Path, draft: Path) -> None:
+    try:
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with closing(sqlite3.connect(file, timeout=_WAIT_S, isolation_level=None)) as connection:
+            connection.execute("VACUUM INTO ?", (str(draft),))
+        _onto_disk(draft)
+        draft.replace(dest)
+        _onto_disk(dest.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _discard_drafts(dest: Path) -> None:
+    """Unlink what a killed process left of a copy: it may hold what was erased since."""
+    for path in dest.parent.iterdir():
+        if path.name.startswith(_draft_prefix(dest)) and path.suffix == ".tmp":
+            path.unlink(missing_ok=True)
+
+
+def _draft_prefix(dest: Path) -> str:
+    return f".{dest.name}."
+
+
+def _erased(database: MemoryDatabase) -> frozenset[str]:
+    """Return the erasures whose rows are gone by now."""
+    with database.reading() as connection:
+        gone = t.erasures.c.state != "planned"
+        return frozenset(connection.scalars(select(t.erasures.c.id).where(gone)))
 
 
 def _onto_disk(path: Path) -> None:

@@ -203,7 +203,7 @@ class Eraser:
         store = self._store
         drop_index(store, job.tenant)
         dropped = self._tell(job, run)
-        renewed = backups.renew(store.database.path, self._copies())
+        renewed = backups.renew(store.database, self._copies())
         if renewed["unreachable"]:
             run.unfinished.append("backups")
         if not sweep(store, wait_s=run.wait_s):
