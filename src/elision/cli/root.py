@@ -21,6 +21,7 @@ from elision.cli import (
     guard,
     lifecycle,
     memory,
+    moving,
     trace,
     transfer,
 )
@@ -60,7 +61,8 @@ for group in (lifecycle, transfer):
     group.add_to(forget.app)
 app.add_typer(memory.app, name="memory")
 app.add_typer(atlas.app, name="atlas")
-erasing.add_to(memory.app)
+for part in (erasing, moving):
+    part.add_to(memory.app)
 app.command("check")(check.check)
 app.command("trace")(trace.trace)
 

@@ -98,6 +98,24 @@ def test_what_a_target_concerns_is_offered_erased_and_receipted(served: Served) 
         assert ask(server, "GET", "/v1/memory/records")["data"] == []
 
 
+def test_what_leaves_comes_back_and_what_was_erased_stays_away(served: Served) -> None:
+    with served() as server:
+        agentic(server)
+        status, _, bundle = server.ask("GET", "/v1/memory/export")
+        assert status == 200
+        assert QUESTION["content"].encode() in bundle
+        status, _, data = server.ask("POST", "/v1/memory/import", bundle)
+        assert (status, orjson.loads(data)["records"]) == (201, 1)
+        assert ask(server, "POST", "/v1/memory/erase", {"everything": True})["state"] == "verified"
+        assert server.ask("POST", "/v1/memory/import", bundle)[0] == 201
+        assert ask(server, "GET", "/v1/memory/records")["data"] == []
+        assert server.ask("POST", "/v1/memory/import?revive=true", bundle)[0] == 201
+        [record] = ask(server, "GET", "/v1/memory/records")["data"]
+        assert record["text"] == QUESTION["content"]
+        assert server.ask("POST", "/v1/memory/import", bundle[:-5])[0] == 400
+        assert server.ask("POST", "/v1/memory/import?on_conflict=x", bundle)[0] == 400
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "param"),
     [

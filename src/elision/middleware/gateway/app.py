@@ -37,7 +37,7 @@ from elision.middleware.gateway.boundary import Boundary
 from elision.middleware.gateway.chat import create_chat_completion
 from elision.middleware.gateway.completions import create_completion
 from elision.middleware.gateway.errors import failure_of
-from elision.middleware.gateway.memory import episodes, erasing, reading
+from elision.middleware.gateway.memory import episodes, erasing, moving, reading
 from elision.middleware.gateway.metrics import Metrics
 from elision.middleware.gateway.routes import check_table
 from elision.middleware.gateway.schema import describe
@@ -85,7 +85,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     # Routes with a word where others have an id come first.
     for room in (
         models, transfer, forget, targets, lifecycle, impact, receipts, audit, checking, health,
-        reading, erasing, episodes,
+        reading, erasing, episodes, moving,
     ):  # fmt: skip
         app.include_router(room.router)
     check_table(app)

@@ -80,6 +80,8 @@ PERMITTED: Mapping[tuple[str, str], frozenset[Role]] = MappingProxyType(
         ("GET", "/v1/memory/erasures"): _INSPECTORS,
         ("GET", "/v1/memory/erasures/{id}"): _INSPECTORS,
         ("GET", "/v1/memory/stats"): _INSPECTORS,
+        ("GET", "/v1/memory/export"): _OPERATOR,
+        ("POST", "/v1/memory/import"): _OPERATOR,
         ("GET", "/v1/episodes/{id}"): frozenset[Role]({"operator", "auditor", "service"}),
         ("POST", "/v1/episodes/{id}/reward"): frozenset[Role]({"operator", "service"}),
         ("GET", "/healthz"): _EVERYONE,
