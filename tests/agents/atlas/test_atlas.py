@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,9 +52,18 @@ RULE = "Label the widgets before sorting them."
 SECRET = "Zebulon"
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a memory without records, made once: migrations take longer than most tests."""
+    home = tmp_path_factory.mktemp("empty")
+    Memory.open(home, snapshots=False).close()
+    return home
+
+
 @pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    with Memory.open(tmp_path, snapshots=False) as opened:
+def memory(empty: Path, tmp_path: Path) -> Iterator[Memory]:
+    home = shutil.copytree(empty, tmp_path / "memory")
+    with Memory.open(home, snapshots=False) as opened:
         yield opened
 
 
@@ -105,7 +115,10 @@ def teach(memory: Memory, **more: Any) -> Entry:
 
 
 def atlas(memory: Memory | None, student: Any = None, **more: Any) -> Atlas:
-    config = AtlasConfig(**more.pop("config", {}))
+    said = more.pop("config", {})
+    # Episodes have random ids, and the coin for exploring is drawn by them.
+    router = {"explore": 0.0, **said.get("router", {})}
+    config = AtlasConfig(**{**said, "router": router})
     more.setdefault("teacher", Foreman())
     more.setdefault("checker", check)
     return Atlas(student or Sorter(), memory, scope=SCOPE, config=config, **more)
@@ -120,30 +133,28 @@ def rows(memory: Memory, table: str) -> list[tuple[Any, ...]]:
 
 
 async def test_what_a_teacher_says_once_is_known_later(memory: Memory) -> None:
-    agent = atlas(memory, distiller=RuleDistiller(), config={"router": {"explore": 0.0}})
+    agent = atlas(memory, distiller=RuleDistiller())
     first = await agent.run(task(1))
     await agent.settled()
     assert (first.status, len(first.tried), first.shown) == ("passed", 2, ())
     [entry] = memory.playbook.entries(SCOPE)
     assert (entry.state, entry.trust) == (State.PROVISIONAL, Trust.TOOL)
-    outcomes = [await agent.run(task(n)) for n in range(2, 12)]
-    helped = [one for one in outcomes if one.shown == (entry.id,)]
-    assert helped
-    assert all(len(one.tried) == 1 for one in helped)
     await agent.aclose()
+    later = await atlas(memory, config={"learning": "frozen"}).run(task(2))
+    assert (later.shown, later.status, len(later.tried)) == ((entry.id,), "passed", 1)
 
 
 async def test_the_entry_is_drawn_for_and_the_coin_is_on_record(memory: Memory) -> None:
     entry = teach(memory)
     agent = atlas(memory)
-    for n in range(30):
+    for n in range(16):
         outcome = await agent.run(task(n))
         [met] = memory.episodes.exposures("acme", outcome.episode or "")
         assert met.propensity == 0.7
         assert met.applied is (outcome.shown == (entry.id,))
     evidence = memory.playbook.evidence("acme", entry.id)
-    assert sum(p.applied.n + p.withheld.n for p in evidence.phases) == 30
-    assert 0 < sum(p.withheld.n for p in evidence.phases) < 20
+    assert sum(p.applied.n + p.withheld.n for p in evidence.phases) == 16
+    assert sum(p.applied.n for p in evidence.phases) > 0
 
 
 async def test_an_entry_is_never_counted_in_the_episode_that_made_it(memory: Memory) -> None:
@@ -158,7 +169,7 @@ async def test_an_entry_is_never_counted_in_the_episode_that_made_it(memory: Mem
 async def test_adoption_is_an_action_that_does_what_a_shown_entry_says(memory: Memory) -> None:
     entry = teach(memory)
     agent = atlas(memory, config={"learning": "on"})
-    outcomes = [await agent.run(task(n)) for n in range(12)]
+    outcomes = [await agent.run(task(n)) for n in range(8)]
     shown = sum(bool(one.shown) for one in outcomes)
     tally = memory.playbook.tallies([entry])[entry.id]
     assert tally.n_applied == shown
@@ -291,11 +302,19 @@ async def test_every_lane_can_be_forced(memory: Memory, lane: Lane) -> None:
     assert memory.episodes.get("acme", outcome.episode or "").lane == lane.value
 
 
-async def test_supervision_falls_away_as_the_student_does_well(memory: Memory) -> None:
-    agent = atlas(memory, Sorter(works=lambda _: True), config={"router": {"explore": 0.2}})
-    lanes = [(await agent.run(task(n % 3))).lane for n in range(60)]
-    assert lanes[0] is Lane.PAIRED
-    assert lanes[-5:].count(Lane.AUTO) >= 3
+@pytest.mark.parametrize(("works", "lane"), [(True, Lane.AUTO), (False, Lane.ESCALATE)])
+async def test_supervision_follows_what_the_student_did_alone(
+    memory: Memory, works: bool, lane: Lane
+) -> None:
+    student = Sorter(works=lambda _: works)
+    agent = atlas(memory, student)
+    assert (await agent.run(task(1))).lane is Lane.PAIRED
+    alone = atlas(memory, student, config={"forced_lane": "auto"})
+    for _ in range(10):
+        await alone.run(task(1))
+    outcome = await agent.run(task(1))
+    assert (outcome.lane, outcome.decision.source) == (lane, "history")
+    assert len(outcome.decision.neighbours) == 8
 
 
 async def test_a_risky_task_is_never_explored_on(memory: Memory) -> None:
@@ -330,7 +349,7 @@ class Talker:
 async def test_a_probe_is_used_or_its_failure_is_on_record(
     memory: Memory, said: str, lane: Lane, state: str
 ) -> None:
-    agent = atlas(memory, probe=Talker("probe", said), config={"router": {"explore": 0.0}})
+    agent = atlas(memory, probe=Talker("probe", said))
     outcome = await agent.run(task(1))
     assert (outcome.lane, outcome.decision.probe) == (lane, state)
     decision = memory.episodes.get("acme", outcome.episode or "").decision
@@ -588,8 +607,7 @@ async def test_every_key_of_the_configuration_is_read(memory: Memory, read: set[
         distiller=RuleDistiller(), config=config,
     )  # fmt: skip
     for lane in LANES:
-        for n in range(3):
-            await agent.run(task(n))
+        await agent.run(task(1))
         talker = Talker("m", lambda p: steps if "plan" in p else answer(p))
         other = atlas(memory, talker, checker=None, judge=judge, config={"forced_lane": lane})
         await other.run(task(9))
@@ -625,22 +643,29 @@ async def test_a_new_process_knows_what_episodes_cost(memory: Memory) -> None:
 
 @pytest.fixture
 async def smollm2(smollm2_dir: Path) -> AsyncIterator[Any]:
+    import torch
+
+    from elision.middleware.engines.causal import CausalModel
     from elision.middleware.engines.local import LocalEngine
 
-    engine = LocalEngine.load(str(smollm2_dir))
+    model = CausalModel.load(smollm2_dir, name="smollm2", dtype=torch.float32)
+    engine = LocalEngine(model)
     yield engine
     await engine.aclose()
 
 
 @pytest.mark.model
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 async def test_a_small_model_goes_through_all_lanes_without_an_unhandled_error(
     memory: Memory, smollm2: Any
 ) -> None:
     for lane in LANES:
         config = {
             "forced_lane": lane,
-            "student": {"max_tokens": 24},
-            "teacher": {"max_tokens": 24},
+            "max_retries": 0,
+            "student": {"max_tokens": 8},
+            "teacher": {"max_tokens": 8},
         }
         agent = atlas(
             memory, smollm2, teacher=None, checker=lambda t, a: float("4" in a.output),
