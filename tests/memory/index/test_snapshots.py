@@ -186,13 +186,15 @@ def test_one_without_its_other_half_is_not_believed_and_goes(tmp_path, missing):
 
 def test_another_tenants_is_not_believed(tmp_path):
     rows = saved(tmp_path)
-    for path in files(tmp_path):
-        other = Partitions(rows, folder=tmp_path / "other")
-        other.at("b"), other.save()
-        names = {suffix: next((tmp_path / "other").glob(f"*{suffix}")) for suffix in [path.suffix]}
-        path.replace(tmp_path / names[path.suffix].name)
+    mine = files(tmp_path)
+    rows.held["b"] = {20: rows.row(20)}
+    other = Partitions(rows, folder=tmp_path)
+    other.at("b"), other.save()
+    for theirs in set(files(tmp_path)).difference(mine):
+        next(path for path in mine if path.suffix == theirs.suffix).replace(theirs)
     rows.n_read = 0
-    assert len(Partitions(rows, folder=tmp_path).at("b")) == 0
+    found = Partitions(rows, folder=tmp_path).at("b").search(VECTORS[20], 9)
+    assert found == [(20, pytest.approx(1))]
     assert rows.n_read == 1
 
 
@@ -233,6 +235,16 @@ def test_a_snapshot_is_not_written_twice_for_the_same_generation(tmp_path):
     rows.drop(4)
     assert partitions.save() == 1
     partitions.close()
+
+
+def test_nothing_is_kept_of_a_tenant_that_has_nothing(tmp_path):
+    rows = saved(tmp_path)
+    partitions = Partitions(rows, folder=tmp_path)
+    partitions.at("a"), partitions.at("b"), partitions.at("c")
+    rows.held["a"].clear()
+    rows.at["a"] += 1
+    assert partitions.save() == 0
+    assert files(tmp_path) == []
 
 
 def test_a_tenant_pushed_out_is_saved(tmp_path):

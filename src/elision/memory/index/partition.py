@@ -135,10 +135,11 @@ class Partition:
             StoreError: As `fill`; then it must be made anew, some changes may be in it.
         """
         dropped = [*gone]
+        # Not under the lock: facets may be reading, and searches without them need not wait.
+        self._facets.forget([*dropped, *(row.rid for row in put)])
         with self._lock.exclusive():
             self._n_changes += 1
             self._selections.clear()
-            self._facets.forget([*dropped, *(row.rid for row in put)])
             self._drop(dropped)
             for start in range(0, len(put), _BATCH):
                 self._put(put[start : start + _BATCH])

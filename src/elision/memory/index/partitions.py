@@ -148,6 +148,9 @@ class Partitions:
             if snapshots is None or slot.partition is None:
                 return False
             partition = self._current(tenant, slot)
+            if not len(partition):
+                snapshots.unlink(tenant)
+                return False
             if slot.saved_at == partition.generation:
                 return False
             if not snapshots.save(tenant, partition):
