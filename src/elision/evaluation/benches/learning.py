@@ -10,6 +10,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
@@ -118,29 +119,33 @@ def known_effects(setup: Setup, home: Path) -> Iterator[Figure]:
 
 
 def loops(setup: Setup, home: Path) -> Iterator[Figure]:
-    """Yield what memory changes in each world that can be had here."""
+    """Yield what memory changes in each world that can be had here, and how many could not."""
+    missing = []
     try:
         alerts = AlertWorld(folder(setup.data), _made(home / "alerts"))
-    except NotFoundError:
-        pass
+    except NotFoundError as exc:
+        missing.append(str(exc))
     else:
         yield from loop(setup, alerts, "excytin", OF_KITCHENS, home / "excytin")
     try:
         kitchens = KitchenWorld(
             _made(home / "games"), n_games=setup.repeats(8, 2), n_held_out=setup.repeats(3, 1)
         )
-    except MissingExtraError:
-        return
-    try:
-        yield from loop(setup, kitchens, "textworld", OF_ALERTS, home / "textworld")
-    finally:
-        kitchens.close()
+    except MissingExtraError as exc:
+        missing.append(str(exc))
+    else:
+        with closing(kitchens):
+            yield from loop(setup, kitchens, "textworld", OF_ALERTS, home / "textworld")
+    yield of("learning.worlds_missing", [len(missing)], "worlds", why="; ".join(missing) or "none")
 
 
 def loop(
     setup: Setup, world: World, name: str, strangers: tuple[Skill, ...], home: Path
 ) -> Iterator[Figure]:
-    """Yield the figures of one world: memory on, and its controls, on the same order and seeds."""
+    """Yield the figures of one world: memory on, and its controls, on the same order and seeds.
+
+    Against ``off`` both lanes and entries differ; against ``shadow`` the entries alone.
+    """
     seeds = range(setup.repeats(SEEDS, 2))
     most = setup.repeats(1_000, 30)
     begun = time.perf_counter()
@@ -150,6 +155,7 @@ def loop(
     yield from _against(result, "frozen", "fresh", f"{name}_transfer", told, goal=True)
     yield from _against(result, "shuffled", "off", f"{name}_shuffled", told, goal=False)
     yield from _against(result, "shadow", "off", f"{name}_shadow", told, goal=False)
+    yield from _against(result, "on", "shadow", f"{name}_entries", told, goal=False)
     yield of(f"learning.{name}_minutes", [(time.perf_counter() - begun) / 60], "min", **told)
 
 
