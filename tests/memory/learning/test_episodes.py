@@ -184,6 +184,19 @@ def test_the_evidence_is_that_of_what_was_told_last_in_whatever_order(
         assert kept.reward == model.reward
 
 
+def test_advice_that_was_followed_in_vain_is_told_apart_and_mended_with_the_reward(
+    episodes: Episodes, playbook: Playbook
+) -> None:
+    entry = tried(playbook, SCOPE)
+    name = episodes.begin(SCOPE, TASK, mode="on", lane="auto", exposures=[met(entry)])
+    episodes.end(name, state="failed", adopted=[entry.id])
+    for reward, by, n_ok in ((0.4, "judge", 0), (1.0, "human", 1), (0.0, "env", 0)):
+        assert episodes.reward("acme", name, reward, by=by)  # type: ignore[arg-type]
+        known = playbook.tallies([entry])[entry.id]
+        assert (known.adopted, known.adopted_ok) == (1, n_ok)
+        assert known.evidence == Evidence().after(0.7, applied=True, reward=reward)
+
+
 @pytest.mark.parametrize("first", ["end", "reward"])
 def test_what_is_sent_at_once_by_many_is_counted_once(
     episodes: Episodes, playbook: Playbook, first: str
@@ -541,7 +554,7 @@ def test_an_entry_that_is_demoted_still_counts_what_it_was_shown_in(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("effect", "wanted", "least"),
-    [(0.2, {State.ACTIVE, State.PROVEN}, 9), (-0.2, {State.DEMOTED}, 8)],
+    [(0.2, {State.ACTIVE, State.PROVEN}, 5), (-0.2, {State.DEMOTED}, 5)],
 )
 def test_within_two_hundred_episodes_a_planted_effect_decides(
     tmp_path: Path,
@@ -551,7 +564,7 @@ def test_within_two_hundred_episodes_a_planted_effect_decides(
     least: int,
 ) -> None:
     ends = []
-    for seed in range(10):
+    for seed in range(6):
         with Store.open(tmp_path / str(seed)) as store:
             playbook = Playbook(store)
             episodes = Episodes(store, playbook)
