@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import bindparam, delete, func, insert, select, text
 
 from elision.memory.schema import changes, meta
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 KEPT: Final = 20_000
 """Changes that an index may be behind and still catch up; beyond, it is built anew."""
+# Made once: making a statement takes longer than running it.
+_CHANGE, _LAST = insert(changes), select(func.max(changes.c.generation))
+_GET_META: Final = select(meta.c.value).where(meta.c.name == bindparam("which"))
 _PUT_META: Final = text(
     "INSERT INTO meta (name, value) VALUES (:name, :value) "
     "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -27,7 +30,7 @@ def put_meta(connection: Connection, name: str, value: str) -> None:
 
 def get_meta(connection: Connection, name: str) -> str | None:
     """Return one of the store's own settings."""
-    found: str | None = connection.scalar(select(meta.c.value).where(meta.c.name == name))
+    found: str | None = connection.scalar(_GET_META, {"which": name})
     return found
 
 
@@ -57,8 +60,8 @@ class Journal:
         """Append what was noted, and let go of what is older than anybody needs."""
         if not self._rows:
             return
-        connection.execute(insert(changes), list(self._rows.values()))
-        last = connection.scalar(select(func.max(changes.c.generation))) or 0
+        connection.execute(_CHANGE, list(self._rows.values()))
+        last = connection.scalar(_LAST) or 0
         if self._anew:
             put_meta(connection, "floor", str(last))
         elif last % self._kept < len(self._rows):

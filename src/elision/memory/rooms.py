@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Column, delete, insert, select, text, update
+from sqlalchemy import Column, bindparam, delete, insert, select, text, update
 
 from elision.memory.bodies import Bodies, Place, dumped
 from elision.memory.journal import get_meta, put_meta
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from elision.crypto.vault import Vault
+
+
+# Made once: making a statement takes longer than running it.
+_FIND: Final = select(spaces.c.id, spaces.c.key_id).where(
+    spaces.c.tenant == bindparam("whose"), spaces.c.digest == bindparam("which")
+)
+_COUNTER: Final = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
 
 
 class Rooms:
@@ -42,10 +49,8 @@ class Rooms:
 
     def find(self, scope: Scope) -> Place | None:
         """Return the row of *scope*'s namespace."""
-        query = select(spaces.c.id, spaces.c.key_id).where(
-            spaces.c.tenant == scope.tenant, spaces.c.digest == self._digest(scope)
-        )
-        row = self._connection.execute(query).one_or_none()
+        given = {"whose": scope.tenant, "which": self._digest(scope)}
+        row = self._connection.execute(_FIND, given).one_or_none()
         return None if row is None else Place(scope.tenant, row.id, row.key_id)
 
     def enter(self, scope: Scope) -> Place:
@@ -124,8 +129,7 @@ def next_numbers(connection: Connection, column: Column[int], n: int) -> range:
     """
     table = column.table.name
     if connection.dialect.name == "sqlite":
-        counter = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
-        last = connection.scalar(counter, {"name": table}) or 0
+        last = connection.scalar(_COUNTER, {"name": table}) or 0
         return range(last + 1, last + 1 + n)
     given = text(
         "SELECT min(v), max(v) FROM (SELECT nextval(pg_get_serial_sequence(:t, :c)) AS v "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from elision.errors import RequestError
 from elision.memory.lineage import ceiling, link, lower, unlink
@@ -29,6 +29,13 @@ _FIGURES: Final = (
     records.c.rid, records.c.id, records.c.key, records.c.content, records.c.state,
     records.c.trust, records.c.version, records.c.expires_at,
 )  # fmt: skip
+
+
+# Made once: making a statement takes longer than running it.
+_AT: Final = select(*_FIGURES).where(
+    records.c.space == bindparam("space"), records.c.key.in_(bindparam("some", expanding=True))
+)
+_RECORD, _VECTOR = insert(records), insert(vectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +129,10 @@ class Rows:
         """Return the figures of the records of these keys (digests), by key, the expired too."""
         found = dict[str, Row[Any]]()
         for some in chunks(keys):
-            query = select(*_FIGURES).where(records.c.space == place.space, records.c.key.in_(some))
-            found |= {row.key: row for row in self._connection.execute(query)}
+            found |= {
+                row.key: row
+                for row in self._connection.execute(_AT, {"space": place.space, "some": some})
+            }
         return found
 
     def rewrite(
@@ -171,14 +180,14 @@ class Rows:
             return []
         bodies, rids = self._parts.bodies, next_numbers(self._connection, records.c.rid, len(new))
         rows = [self._row(place, rid, one) for rid, one in zip(rids, new, strict=True)]
-        self._connection.execute(insert(records), rows)
+        self._connection.execute(_RECORD, rows)
         found = [
             {"rid": rid, "data": bodies.seal(place, rid, "vector", one.vector)}
             for rid, one in zip(rids, new, strict=True)
             if one.vector is not None
         ]
         if found:
-            self._connection.execute(insert(vectors), found)
+            self._connection.execute(_VECTOR, found)
         for rid, one in zip(rids, new, strict=True):
             if one.parents or one.about:
                 link(self._connection, rid, one.parents, one.about)
