@@ -117,13 +117,13 @@ def _drawn(real: Vectors, n: int, n_queries: int) -> _Vectors:
 
 def _blends(rows: Vectors, n: int, source: np.random.Generator) -> Vectors:
     a, b, c = (rows[source.integers(len(rows), size=n)] for _ in range(3))
-    return _unit(a + (b - c) * np.float32(0.5))
+    blends: Any = a + (b - c) / 2
+    return _unit(blends)
 
 
 def _random(n: int, dim: int, n_queries: int) -> _Vectors:
     source = np.random.default_rng(0)
-    rows = source.standard_normal(size=(n + n_queries, dim), dtype=np.float32)
-    rows = _unit(rows)
+    rows = _unit(source.standard_normal(size=(n + n_queries, dim), dtype=np.float32))
     return _Vectors(rows[:n], rows[n:], "uniformly random")
 
 
