@@ -32,7 +32,7 @@ class Asked:
     """A kind of value that questions ask for.
 
     Attributes:
-        kind: Its name; a tag of the task.
+        kind: Its name.
         entity: Type of the entity that has it, in AlertEvidence.
         column: Its field there.
         shape: What it looks like, for whoever searches raw text; None: like nothing in particular.

@@ -137,8 +137,3 @@ def value(text: str) -> str:
     """Return *text* as values are compared: see `normal`; no scheme, ``www.``, trailing slash."""
     bare = re.sub(r"^(?:https?://)?(?:www\.)?", "", normal(text).strip("`\"' "))
     return bare.rstrip("/")
-
-
-def is_partial(reward: float) -> bool:
-    """Return whether *reward* is for steps only: the answer itself was wrong."""
-    return 0 < reward < 1

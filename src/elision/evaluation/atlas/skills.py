@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -44,12 +44,6 @@ def known(
     return frozenset(
         skill.name for skill in skills if skill.told_by(text) or chance(seed, skill.name) < by_luck
     )
-
-
-def missing(skills: Sequence[Skill], told: Iterable[str]) -> Skill | None:
-    """Return the first of *skills* that nobody told of, in their order; None if all were."""
-    text = "\n".join(told)
-    return next((skill for skill in skills if not skill.told_by(text)), None)
 
 
 def chance(*named: str) -> float:
