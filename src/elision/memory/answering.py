@@ -138,7 +138,8 @@ class Answering(Opened):
             options: As of `search`.
         """
         taken, left = list[Hit](), n_tokens
-        for hit in self.search(scope, query, **{"k": 50} | options).hits:
+        options.setdefault("k", 50)
+        for hit in self.search(scope, query, **options).hits:
             if (size := count(hit.record.text)) <= left:
                 taken.append(hit)
                 left -= size
