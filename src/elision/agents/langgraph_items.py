@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from elision.errors import MissingExtraError, RequestError
+from elision.memory.bodies import dumped
 from elision.memory.records import Namespace, Record
 
 try:
@@ -38,13 +39,14 @@ def check(op: Op) -> None:
 
     Raises:
         InvalidNamespaceError: If a namespace breaks LangGraph's rules.
-        RequestError: If it is no operation, or its bounds are negative.
+        RequestError: If it is no operation, its bounds are negative, or its value is no JSON.
     """
     if not isinstance(op, GetOp | SearchOp | PutOp | ListNamespacesOp):
         raise RequestError(f"{type(op).__name__} is no operation of a LangGraph store")
     validate_op_namespace(op)
     if isinstance(op, PutOp) and op.value is not None:
         _check_root(op.namespace)
+        dumped(dict(op.value))  # before LangGraph's own code meets what is no JSON
     if isinstance(op, SearchOp | ListNamespacesOp) and min(op.limit, op.offset) < 0:
         raise RequestError("limit and offset cannot be negative", param="limit")
 

@@ -144,7 +144,7 @@ def standing_of(store: Store, connection: Connection, terms: Terms, line: Record
             break
     assert found is not None, "there is one key at least"
     of_id = _live(store, connection, records.c.id == found[0].id)
-    return Standing(*found, of_id, of_id and of_id.tenant)
+    return Standing(*found, of_id, None if of_id is None else str(of_id.tenant))
 
 
 def fate_of(store: Store, connection: Connection, terms: Terms, one: Standing) -> Fate:
