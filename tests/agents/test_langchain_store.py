@@ -16,7 +16,8 @@ from langchain_tests.integration_tests import (
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
 from elision.agents.langchain_embeddings import EmbeddingsEncoder, LocalEmbeddings
-from elision.agents.langchain_store import MemoryRetriever, MemoryVectorStore
+from elision.agents.langchain_retriever import MemoryRetriever
+from elision.agents.langchain_store import MemoryVectorStore
 from elision.encoders import HashingEncoder
 from elision.errors import ConfigError, EngineError, RequestError
 from elision.memory.erasure.eraser import Eraser

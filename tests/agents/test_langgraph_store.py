@@ -204,7 +204,7 @@ def test_it_answers_as_langgraphs_own_store_does(
 
 
 @pytest.mark.slow
-@settings(max_examples=400, derandomize=False)
+@settings(max_examples=400)
 @given(batches=BATCHES, fields=st.sampled_from([["$"], ["text"], ["text", "tags[*]"]]))
 def test_it_answers_as_langgraphs_own_store_does_at_length(
     shared: Store, batches: list[list[Op]], fields: list[str]

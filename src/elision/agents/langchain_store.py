@@ -1,14 +1,11 @@
-"""Memory as a vector store and a retriever of LangChain."""
+"""Memory as a vector store of LangChain."""
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
-
-from pydantic import ConfigDict, Field, PositiveInt
 
 from elision.agents.keyed_records import rids_of
 from elision.agents.langchain_embeddings import EmbeddingsEncoder, LocalEmbeddings
@@ -20,13 +17,8 @@ from elision.memory.records import Draft, Hit, Record, Scope, Trust
 from elision.memory.store import Store
 
 try:
-    from langchain_core.callbacks import (
-        AsyncCallbackManagerForRetrieverRun,
-        CallbackManagerForRetrieverRun,
-    )
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
-    from langchain_core.retrievers import BaseRetriever
     from langchain_core.vectorstores import VectorStore
     from langchain_core.vectorstores.utils import maximal_marginal_relevance
 except ImportError as exc:
@@ -262,70 +254,3 @@ def _cosine(hit: Hit) -> float:
 
 def _document(record: Record) -> Document:
     return Document(id=record.key, page_content=record.text, metadata=dict(record.value))
-
-
-class MemoryRetriever(BaseRetriever):
-    """What memory holds on a query, as documents.
-
-    A document's metadata is the record's value, and under ``memory`` where it came from:
-    namespace, kind, similarity, and the trust that its words deserve.
-
-    Attributes:
-        store: Where the records lie.
-        scope: Where to look; what lies below is searched too.
-        k: Most documents; ``invoke(query, k=...)`` overrules it.
-        kinds: Kinds of record; empty: all.
-        where: Filter on the value; see `elision.memory.filters`.
-        least_trust: Records that are trusted less stay out.
-        least_similarity: Records that are less similar stay out.
-    """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    store: Store = Field(exclude=True, repr=False)
-    scope: Scope
-    k: PositiveInt = 4
-    kinds: tuple[str, ...] = ()
-    where: dict[str, Any] | None = Field(default=None, repr=False)
-    least_trust: Trust = Trust.UNKNOWN
-    least_similarity: float | None = None
-
-    def _get_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: CallbackManagerForRetrieverRun | None = None,
-        k: int | None = None,
-    ) -> list[Document]:
-        found = self.store.search(
-            self.scope,
-            query,
-            self.k if k is None else k,
-            kinds=self.kinds,
-            where=self.where,
-            least_trust=self.least_trust,
-            least_similarity=self.least_similarity,
-        )
-        return [_told(hit) for hit in found.hits]
-
-    async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun | None = None,
-        k: int | None = None,
-    ) -> list[Document]:
-        return await asyncio.to_thread(self._get_relevant_documents, query, k=k)
-
-
-def _told(hit: Hit) -> Document:
-    record = hit.record
-    told = {
-        "namespace": list(record.scope.namespace),
-        "kind": record.kind,
-        "similarity": hit.similarity,
-        "trust": record.trust.name.lower(),
-    }
-    return Document(
-        id=record.id, page_content=record.text, metadata={**record.value, "memory": told}
-    )

@@ -79,22 +79,12 @@ def import_from(
     """
     with Bundle(file) as bundle:
         is_known = _is_known(store, bundle, trust)
-        if not is_known and not dry_run:
-            raise RequestError(
-                f"the bundle is signed with the key {bundle.manifest.key_id}, which is not this "
-                "store's; if you know whose it is, import with that public key in trust",
-                code="unknown_signer",
-            )
-        if tenant is not None and len(bundle.tenants) > 1:
-            raise RequestError("the bundle is of several tenants", param="tenant")
         same_vault = bundle.manifest.vault == vault_of(store)
         n_lost = 0 if same_vault else bundle.n_with_subjects
-        if n_lost and not (without_subjects or dry_run):
-            raise ConflictError(
-                f"{n_lost} records are about persons who can no longer be told: the bundle is of "
-                "another master key; import with without_subjects to go on",
-                code="subjects_lost",
-            )
+        if not dry_run:
+            _check(bundle, is_known=is_known, n_lost=0 if without_subjects else n_lost)
+        if tenant is not None and len(bundle.tenants) > 1:
+            raise RequestError("the bundle is of several tenants", param="tenant")
         terms = Terms(on_conflict, revive, most_trust, tenant, bundle.manifest.sha256)
         importer = _Importer(store, bundle, terms, vectors=vectors, subjects=same_vault)
         importer.tally.n_subjects_lost = n_lost
@@ -102,6 +92,22 @@ def import_from(
         if not dry_run:
             importer.write()
         return importer.tally.report(bundle.manifest, is_known=is_known, dry_run=dry_run)
+
+
+def _check(bundle: Bundle, *, is_known: bool, n_lost: int) -> None:
+    """Refuse a bundle of a stranger, and one whose persons could no longer be told."""
+    if not is_known:
+        raise RequestError(
+            f"the bundle is signed with the key {bundle.manifest.key_id}, which is not this "
+            "store's; if you know whose it is, import with that public key in trust",
+            code="unknown_signer",
+        )
+    if n_lost:
+        raise ConflictError(
+            f"{n_lost} records are about persons who can no longer be told: the bundle is of "
+            "another master key; import with without_subjects to go on",
+            code="subjects_lost",
+        )
 
 
 def _is_known(store: Store, bundle: Bundle, trust: Iterable[str]) -> bool:
