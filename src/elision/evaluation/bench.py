@@ -32,6 +32,10 @@ BENCHES: Mapping[str, str] = {
     "speed": "drafted decoding against plain, prompt lookup and the best of generate",
     "batch": "streams at once against one, against batched generate and against taking turns",
     "guidance": "what MTI, CFG, CAD and ULD cost per token, alone and with eight streams",
+    "recall": "what searching memory finds, and what it costs",
+    "store": "writing memory, alone and at once, killed writers, and starting",
+    "erase": "copies that are left of what was erased, and what erasing costs",
+    "learning": "what memory brings scripted agents against none, and what entries are proved by",
 }
 
 

@@ -28,12 +28,13 @@ class Memory:
     """What is remembered, for whom, and how it is forgotten.
 
     Opening it finishes what a killed process left half done: erasures go on, episodes that still
-    run after an hour are aborted.
+    run after an hour are aborted. What has expired is deleted.
 
     Args:
         store: The records; closed with the memory.
         policy: When what was learned is shown, kept and dropped.
         erasables: Caches elsewhere that hold what is erased here.
+        folders: Where copies are looked for too.
 
     Attributes:
         store: Records by namespace, key and similarity.
@@ -48,12 +49,14 @@ class Memory:
         *,
         policy: Policy | None = None,
         erasables: Iterable[Erasable] = (),
+        folders: Iterable[Path] = (),
     ) -> None:
         self.store = store
         self.playbook = Playbook(store, policy=policy or Policy())
         self.episodes = Episodes(store, self.playbook)
-        self.eraser = Eraser(store, erasables=erasables)
+        self.eraser = Eraser(store, erasables=erasables, folders=folders)
         self.eraser.resume()
+        self.store.sweep()
         self.episodes.recover(STALE_S)
 
     @classmethod
@@ -65,7 +68,7 @@ class Memory:
         erasables: Iterable[Erasable] = (),
         **options: Any,
     ) -> Self:
-        """Open ``memory.db`` in *home*; takes `Store`'s options too.
+        """Open ``memory.db`` in *home*; takes `Store`'s options too. Give it a folder of its own.
 
         Without an ``encoder`` texts are compared by their spelling; see `HashingEncoder`.
 
@@ -73,7 +76,8 @@ class Memory:
             ConfigError: If it cannot be opened, or was written with another encoder.
         """
         options.setdefault("encoder", HashingEncoder())
-        return cls(Store.open(home, **options), policy=policy, erasables=erasables)
+        store = Store.open(home, **options)
+        return cls(store, policy=policy, erasables=erasables, folders=(home,))
 
     def erase(self, selector: Selector, *, reason: str, actor: str) -> Receipt:
         """Erase what *selector* names, whatever was made from it, and every copy; see `Eraser`."""

@@ -249,12 +249,16 @@ class Writing:
         return found
 
     def _renamed(self, rid: int, draft: Draft, old: Record) -> Checked:
-        """Check a change; a record that is named by its content goes by the new one."""
+        """Check a change; a record that is named by its content goes by the new one.
+
+        Words that stay are not screened again: what is forbidden by now must still be movable.
+        """
         parts, tenant = self._parts, old.scope.tenant
         if old.key == content_digest(old, tenant, parts.vault):
             draft = replace(draft, key=None)
         item = checked(draft, tenant, parts.vault)
-        admit(parts.screen, old.scope, item.key, draft.text, dict(draft.value))
+        if item.key != old.key or (draft.text, draft.value) != (old.text, old.value):
+            admit(parts.screen, old.scope, item.key, draft.text, dict(draft.value))
         if item.key != old.key and self._rows.at(self.rooms.of(rid), [item.key_digest]):
             raise ConflictError("the very same content is there", code="record_exists")
         return item

@@ -87,7 +87,7 @@ def open_memory(
         screen=RegisterScreen(register),
         folder=settings.home / "memory",
     )
-    return Memory(store, erasables=erasables)
+    return Memory(store, erasables=erasables, folders=(settings.home,))
 
 
 def _encoder(source: Callable[[], Encoder] | None) -> Encoder:

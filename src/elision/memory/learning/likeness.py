@@ -26,10 +26,11 @@ def is_negative(imperative: str) -> bool:
 
 
 def repeats(draft: EntryDraft, vector: Vectors | None, entry: Entry) -> bool:
-    """Return whether *draft* says to the same audience what *entry* says.
+    """Return whether *draft* says to the same audience, of the same tasks, what *entry* says.
 
-    That is the same tool, the same polarity, and a cosine above `SAME`. Where a vector is missing,
-    the very same words.
+    That is the same cue, tool and polarity, and a cosine above `SAME`. Where a vector is missing,
+    the very same words. The spec leaves the cue aside; then the same advice, found right for
+    another kind of task, would stay tied to the first.
 
     Args:
         draft: The newer one.
@@ -37,6 +38,8 @@ def repeats(draft: EntryDraft, vector: Vectors | None, entry: Entry) -> bool:
         entry: The older one, with its vector.
     """
     if draft.audience != entry.audience or draft.handle != entry.handle:
+        return False
+    if (draft.cue.type, draft.cue.pattern) != (entry.cue.type, entry.cue.pattern):
         return False
     if is_negative(draft.imperative) != is_negative(entry.imperative):
         return False

@@ -15,6 +15,7 @@ from elision.agents.atlas.lanes import Lane
 from elision.agents.atlas.task import Task
 from elision.agents.atlas.teacher import SpeakerTeacher
 from elision.contract import Delta, Request, Usage
+from elision.guards.phrases.recent import Recent
 from elision.memory.records import Scope
 from elision.middleware.agentic.conversation import (
     Conversation,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ROOM: Final = "chat"
 """First label of the namespaces in which chats are remembered."""
+_SCOPES: Final = 256
 
 
 class Agentic:
@@ -48,6 +50,7 @@ class Agentic:
         self._memory = memory
         self._config = config
         self._experience = Experience(config.distiller.daily_tokens)
+        self._distillers: Recent[Scope, RuleDistiller] = Recent(entries=_SCOPES)
         self._settling: set[asyncio.Task[None]] = set()
 
     async def run(self, request: Request, run: Run, *, tenant: str) -> AsyncGenerator[Delta, None]:
@@ -110,15 +113,24 @@ class Agentic:
     ) -> Atlas:
         config = self._config.model_copy(update=_overrides(wanted))
         memory = None if config.learning == "off" else await self.memory()
+        scope = Scope(tenant, (ROOM, *wanted.namespace))
         return Atlas(
             student,
             memory,
             teacher=teacher,
-            distiller=RuleDistiller(),
-            scope=Scope(tenant, (ROOM, *wanted.namespace)),
+            distiller=self._distiller(scope),
+            scope=scope,
             config=config,
             experience=self._experience,
         )
+
+    def _distiller(self, scope: Scope) -> RuleDistiller:
+        """Return the scope's distiller: it counts what recurs, so it outlives a request."""
+        found = self._distillers.get(scope)
+        if found is None:
+            found = RuleDistiller()
+            self._distillers.put(scope, found)
+        return found
 
     def _settle(self, atlas: Atlas) -> None:
         task = asyncio.ensure_future(atlas.settled())
