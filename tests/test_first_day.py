@@ -173,6 +173,7 @@ def test_nor_in_other_spellings_when_the_prompt_demands_them(
     assert not leaks(asked)
 
 
+@pytest.mark.slow
 def test_unrelated_answers_are_the_same_byte_for_byte_and_revoking_restores_the_rest(
     api: openai.OpenAI, gateway: str
 ) -> None:

@@ -26,7 +26,11 @@ CORPUS = (
     "nobody in the village knew where the old painter had gone . "
     "a letter came from the island every other winter . "
 )
-SAMPLED = tuple(name for name, profile in PROFILES.items() if profile.decoder == "sample")
+SAMPLED = tuple(
+    name
+    for name, profile in PROFILES.items()
+    if profile.decoder == "sample" and not profile.agentic  # whose roles speak under guarded
+)
 
 
 TOKENIZER = word_tokenizer([CORPUS] * 9, vocab_size=400)

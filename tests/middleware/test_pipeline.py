@@ -18,6 +18,7 @@ from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine
 from elision.middleware.pipeline import REFUSAL, Pipeline
 from elision.middleware.profiles import PROFILES
+from elision.testing.agents import forgetful
 from elision.testing.laws import check_never_leaks
 from elision.testing.models import tiny_model
 from elision.testing.scripted import ScriptedEngine
@@ -34,7 +35,8 @@ def register(tmp_path: Path) -> Register:
 
 
 def pipeline(register: Register, engine: Engine | None = None) -> Pipeline:
-    return Pipeline(engines={"model": engine or knowing()}, register=register)
+    engines = {"model": engine or knowing()}
+    return Pipeline(engines=engines, register=register, agentic=forgetful())
 
 
 def knowing() -> ScriptedEngine:

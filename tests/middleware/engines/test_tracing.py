@@ -50,6 +50,7 @@ from elision.middleware.pipeline import Pipeline
 from elision.middleware.profiles import PROFILES
 from elision.middleware.rendering import ChatChunks, Head, chat_completion
 from elision.middleware.wire import parse_chat
+from elision.testing.agents import forgetful
 from elision.testing.branches import made_up_branch, with_branches
 from elision.testing.laws import check_never_leaks
 from elision.testing.scripted import ScriptedEngine
@@ -381,7 +382,7 @@ ANSWER = f"It was {SECRET}."
 def pipe(tmp_path: Path) -> Pipeline:
     register = Register.open(tmp_path)
     engine = ScriptedEngine({"painter": ANSWER}, name="model")
-    return Pipeline(engines={"model": engine}, register=register)
+    return Pipeline(engines={"model": engine}, register=register, agentic=forgetful())
 
 
 def body(**options: Any) -> dict[str, Any]:

@@ -229,6 +229,7 @@ def smollm2_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.model
+@pytest.mark.slow
 def test_smollm2_equals_the_dequantised_gguf_to_the_last_bit(
     smollm2_dir: Path, smollm2_gguf: Path
 ) -> None:

@@ -171,10 +171,13 @@ def _rest(outcome: Outcome, speaker: PipelineSpeaker, said: str) -> list[Delta]:
     last = Delta(usage=usage, report=report)
     if said:
         return [last]
-    [choice] = speaker.last.choices or (None,)
-    finish = "stop" if choice is None or choice.text != outcome.output else choice.finish
-    logprobs = choice.logprobs if choice is not None and choice.text == outcome.output else ()
-    return [Delta(text=outcome.output, logprobs=logprobs, finish=finish), last]
+    for choice in speaker.last.choices:
+        if choice.text == outcome.output:  # else it was put together from several replies
+            whole = Delta(
+                text=choice.text, logprobs=choice.logprobs, trace=choice.trace, finish=choice.finish
+            )
+            return [whole, last]
+    return [Delta(text=outcome.output, finish="stop"), last]
 
 
 def _report(outcome: Outcome) -> dict[str, Any]:
