@@ -1,4 +1,4 @@
-"""``elision memory export|import``: records leave and come back, signed."""
+"""``elision memory export|import|reembed``: records leave, come back, and get other vectors."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from elision.cli.console import (
     namespace_of,
     out,
     read,
+    register_of,
     settings_of,
     shown,
     write,
@@ -29,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     """Hang the commands into *app*."""
     app.command("export")(export)
     app.command("import")(import_)
+    app.command("reembed")(reembed)
 
 
 def export(
@@ -94,3 +96,19 @@ def import_(
     for name, value in body.items():
         table.add_row(name, str(value))
     out.print(table)
+
+
+def reembed(home: Home = None) -> None:
+    """Encode all texts with the encoder of the settings, in place of the one before.
+
+    It can be cut short and run again; until it is done the old vectors serve.
+    """
+    from elision.middleware.assembly import encoder_of
+    from elision.middleware.remembering import open_store
+
+    settings = settings_of(home=home)
+    with register_of(settings) as register:
+        encoder = encoder_of(settings)
+        with open_store(settings, register, encoder, reembedding=True) as store:
+            n = store.reembed()
+    out.print(f"{n} texts were encoded with {store.identity}", highlight=False)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from elision.encoders import Encoder
     from elision.guards.register.register import Register
     from elision.memory.memory import Memory
+    from elision.memory.store import Store
     from elision.settings import Settings
 
 
@@ -76,18 +77,43 @@ def open_memory(
         ConfigError: If it cannot be opened, or was written with another encoder.
     """
     from elision.memory.memory import Memory
+
+    store = open_store(settings, register, encoder, encodes=encodes)
+    return Memory(store, erasables=erasables, folders=(settings.home,))
+
+
+def open_store(
+    settings: Settings,
+    register: Register,
+    encoder: Callable[[], Encoder] | None = None,
+    *,
+    encodes: bool = True,
+    reembedding: bool = False,
+) -> Store:
+    """Open the records alone; see `open_memory`.
+
+    Args:
+        settings: Likewise.
+        register: Likewise.
+        encoder: Likewise.
+        encodes: Likewise.
+        reembedding: Whether the encoder is to take another's place; see `Store.reembed`.
+
+    Raises:
+        ConfigError: As `open_memory`; not for the encoder's sake where it takes another's place.
+    """
     from elision.memory.store import Store
 
     url = settings.memory_url
-    store = Store(
+    return Store(
         settings.home / "memory.db" if url is None else url.get_secret_value(),
         encoder=_encoder(encoder) if encodes else None,
         keys=settings.key_folder or settings.home / "keys",
         sealed=settings.memory_sealed,
         screen=RegisterScreen(register),
         folder=settings.home / "memory",
+        reembedding=reembedding,
     )
-    return Memory(store, erasables=erasables, folders=(settings.home,))
 
 
 def _encoder(source: Callable[[], Encoder] | None) -> Encoder:
