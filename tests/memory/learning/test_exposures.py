@@ -102,6 +102,22 @@ def test_what_is_known_of_an_entry_goes_with_its_record_and_the_episode_stays(
     assert (phase.applied.n, phase.applied.rewards) == (1, 1.0)
 
 
+def test_sums_that_are_corrected_to_nothing_are_nothing_and_never_less(
+    episodes: Episodes, playbook: Playbook
+) -> None:
+    entry = tried(playbook, "query the ledger")
+    names = [begun(episodes, met(entry.id)) for _ in range(3)]
+    for name, reward in zip(names, (0.1, 0.3, 0.9), strict=True):
+        episodes.end(name, state="succeeded")
+        episodes.reward("acme", name, reward, by="judge")
+    for name in names:
+        episodes.reward("acme", name, 0.0, by="env")
+    [phase] = playbook.evidence("acme", entry.id).phases
+    assert phase.applied.n == 3
+    assert 0 <= phase.applied.rewards < 1e-12
+    assert 0 <= phase.applied.rewards_sq < 1e-12
+
+
 def test_an_entry_was_last_met_when_the_last_episode_began(
     episodes: Episodes, playbook: Playbook, store: Store, clock: Any
 ) -> None:

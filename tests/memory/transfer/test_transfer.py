@@ -14,6 +14,9 @@ from elision.encoders import HashingEncoder
 from elision.errors import ConfigError, ConflictError, ElisionError, RequestError
 from elision.memory.erasure.eraser import Eraser
 from elision.memory.erasure.selector import Selector
+from elision.memory.learning.episodes import Episodes
+from elision.memory.learning.exposures import Exposure
+from elision.memory.learning.playbook import Playbook
 from elision.memory.records import Draft, Scope, Trust
 from elision.memory.schema import evidence, lineage, moves, records, spaces, subjects
 from elision.memory.store import Store
@@ -268,6 +271,24 @@ def test_overwrite_moves_a_record_whose_id_lies_elsewhere(shelf: Shelf, bundle: 
     assert fates(import_from(other, bundle)) == {"skipped": 1}
     assert fates(import_from(other, bundle, on_conflict="overwrite")) == {"replaced": 1}
     assert everything(other) == everything(one)
+
+
+def test_a_later_reward_never_corrects_evidence_that_an_import_replaced(
+    shelf: Shelf, bundle: Path
+) -> None:
+    store = shelf.store("one")
+    id_ = store.put(ROOM, Draft(text="query the ledger")).id
+    export_to(store, None, bundle)
+    store.change("acme", id_, state="active")
+    episodes = Episodes(store, Playbook(store))
+    met = Exposure(entry=id_, version=1, applied=True, propensity=0.5, position=0)
+    name = episodes.begin(ROOM, "late fee", mode="on", lane="auto", exposures=[met])
+    episodes.end(name, state="succeeded")
+    episodes.reward("acme", name, 0.2, by="judge")
+    import_from(store, bundle, on_conflict="overwrite")
+    assert everything(store)["evidence"] == []
+    assert episodes.reward("acme", name, 1.0, by="env")
+    assert everything(store)["evidence"] == []
 
 
 def test_new_ids_keep_both_and_only_once(shelf: Shelf, bundle: Path) -> None:

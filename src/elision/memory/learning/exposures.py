@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, select, update
 
 from elision.memory.learning.evidence import Arm, Evidence, Phase
 from elision.memory.schema import episodes, evidence, exposures, records, spaces
@@ -130,7 +130,7 @@ def count(
     """Bring the evidence of all that *episode* met to *after*.
 
     What was not counted is added, what was is corrected by the difference, so that the evidence
-    is as if only *after* had ever been told. Twice the same changes nothing.
+    is, up to rounding, as if only *after* had ever been told. Twice the same changes nothing.
 
     Args:
         connection: Of a writing transaction.
@@ -168,11 +168,16 @@ def _sums(row: Row[Any], outcome: Outcome | None) -> dict[str, float]:
 def _add(connection: Connection, row: Row[Any], more: Mapping[str, float]) -> None:
     key = {"rid": row.rid, "version": row.version, "propensity": row.propensity}
     here = and_(*(evidence.c[name] == value for name, value in key.items()))
-    added = {name: evidence.c[name] + value for name, value in more.items()}
+    added = {name: _not_below_nought(evidence.c[name] + value) for name, value in more.items()}
     if connection.execute(update(evidence).where(here).values(added)).rowcount:
         return
     empty = {column.name: 0 for column in evidence.columns}
     connection.execute(insert(evidence), {**empty, **key, **more})
+
+
+def _not_below_nought(sum_: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return *sum_*, or 0 where taking away what was added rounds to less."""
+    return case((sum_ < 0, 0), else_=sum_)
 
 
 def tallies(connection: Connection, versions: Mapping[str, int]) -> dict[str, Tally]:

@@ -12,7 +12,7 @@ from sqlalchemy import delete, insert, select, update
 
 from elision.memory.lineage import ceiling, link, lower
 from elision.memory.rows import Origin
-from elision.memory.schema import evidence, moves, records
+from elision.memory.schema import evidence, exposures, moves, records
 from elision.memory.transfer.report import Fate
 
 if TYPE_CHECKING:
@@ -72,8 +72,11 @@ def place(writing: Writing, one: Standing, parents: Sequence[str], vector: Vecto
 
 
 def learn(writing: Writing, rid: int, entry: Entry) -> None:
-    """Set evidence and moves of record *rid* to those of the bundle."""
-    for table in (evidence, moves):
+    """Set evidence and moves of record *rid* to those of the bundle.
+
+    The episodes it met here are no part of that evidence: a later reward has nothing to correct.
+    """
+    for table in (evidence, exposures, moves):
         writing.connection.execute(delete(table).where(table.c.rid == rid))
     told = [
         {
