@@ -100,6 +100,12 @@ def test_any_text_value_key_and_namespace_come_back_as_they_were(
         (Draft(ttl_s=0), "ttl_s"),
         (Draft(ttl_s=float("nan")), "ttl_s"),
         (Draft(parents=("m_none",)), "parents"),
+        (Draft(parents=("m_\udc80",)), "parent"),
+        (Draft(parents=(3,)), "parent"),  # type: ignore[arg-type]
+        (Draft(subjects=frozenset({"somebody \udc80"})), "subject"),
+        (Draft(subjects=frozenset({""})), "subject"),
+        (Draft(trust=99), "trust"),  # type: ignore[arg-type]
+        (Draft(trust=-1), "trust"),  # type: ignore[arg-type]
     ],
 )
 def test_what_would_not_come_back_as_it_was_is_refused_and_not_quoted(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from elision.errors import RequestError
 from elision.memory.bodies import dumped, packed
-from elision.memory.records import LONGEST_KEY, check_label
+from elision.memory.records import LONGEST_KEY, LONGEST_LABEL, Trust, check_label
 
 if TYPE_CHECKING:
     from elision.contract import Screen
@@ -70,9 +70,26 @@ def check_draft(draft: Draft) -> None:
         raise RequestError("a record's text is a text and its value a mapping", param="value")
     if _LONE.search(draft.text):
         raise RequestError("a text holds a lone surrogate", param="value")
+    _check_links(draft)
     check_ttl(draft.ttl_s)
     for _ in texts(dict(draft.value)):
         pass
+
+
+def _check_links(draft: Draft) -> None:
+    """Check whom *draft* is about, what it was made from and how far it is to be followed.
+
+    Raises:
+        RequestError: If that cannot be kept.
+    """
+    for subject in draft.subjects:
+        check_label(subject, "subject", most=LONGEST_KEY)
+    for parent in draft.parents:
+        check_label(parent, "parent", most=LONGEST_LABEL)
+    if draft.trust not in list(Trust):
+        raise RequestError(
+            f"a trust is {min(Trust):d} to {max(Trust):d}; see `Trust`", param="trust"
+        )
 
 
 def key_digest(key: str, tenant: str, vault: Vault) -> str:
