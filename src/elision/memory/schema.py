@@ -150,7 +150,8 @@ tombstones = Table(
     Column("digest", String(64), primary_key=True),
     Column("tenant", String(128), nullable=False),
     Column("at", Float, nullable=False),
-    Column("receipt", String(32), nullable=False),
+    # Each erasure of the same content has its own: each receipt says that it has not come back.
+    Column("receipt", String(32), primary_key=True),
 )
 
 erasures = Table(

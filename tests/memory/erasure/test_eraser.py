@@ -17,6 +17,7 @@ from sqlalchemy import insert, select
 from elision.encoders.hashing import HashingEncoder
 from elision.errors import EngineError, NotFoundError, RequestError
 from elision.memory import schema as t
+from elision.memory.erasure import backups
 from elision.memory.erasure.eraser import Eraser
 from elision.memory.erasure.receipts import Receipt
 from elision.memory.erasure.selector import Selector
@@ -391,6 +392,36 @@ def test_what_comes_back_is_noticed(store: Store) -> None:
     assert eraser.verify(receipt)  # another's own words
     store.put(ME, Draft(text=SECRET))
     assert not eraser.verify(receipt)
+
+
+def test_what_comes_back_is_noticed_by_the_receipt_of_each_erasure_of_it(store: Store) -> None:
+    receipts = []
+    for _ in range(2):
+        store.put(ME, Draft(text=SECRET))
+        receipts.append(erase(store))
+    assert [Eraser(store).verify(receipt) for receipt in receipts] == [True, True]
+    store.put(ME, Draft(text=SECRET))
+    assert [Eraser(store).verify(receipt) for receipt in receipts] == [False, False]
+
+
+def test_a_receipt_does_not_verify_on_a_database_from_before_the_deletion(
+    open_store: Opener, tmp_path: Path
+) -> None:
+    older = tmp_path / "older.db"
+
+    def keep(state: str) -> None:
+        if state == "planned":
+            backups.copy(store.database, tmp_path / "home" / "memory.db", older)
+
+    with open_store() as store:
+        store.put(ME, Draft(text=SECRET))
+        eraser = Eraser(store, on_state=keep)
+        receipt = eraser.erase(Selector(tenant="me"), reason="r", actor="a")
+        assert eraser.verify(receipt)
+    older.replace(tmp_path / "home" / "memory.db")
+    again = open_store()
+    assert not Eraser(again).verify(receipt)
+    assert len(again.list(ME)) == 1
 
 
 def test_a_receipt_of_another_store_does_not_verify(store: Store, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from elision.memory.store import Store
 
 _WAIT_S: Final = 10.0
+_STANDS: Final = {"pending": ("pending", "swept", "verified"), "verified": ("verified",)}
+"""States of a job that a receipt of each state agrees with; any other is of an older database."""
 
 
 @dataclass(slots=True)
@@ -163,9 +165,9 @@ class Eraser:
             return False
         with self._store.database.reading() as connection:
             known = jobs.job_of(connection, receipt.id)
-            return known is not None and not tombstones.revived(
-                connection, receipt.tenant, receipt.id
-            )
+            if known is None or known.state not in _STANDS[receipt.state]:
+                return False
+            return not tombstones.revived(connection, receipt.tenant, receipt.id)
 
     def backup(self, dest: Path) -> None:
         """Write a copy of what is live to *dest* and register it; erasing writes it anew.

@@ -139,7 +139,7 @@ def _bookkeeping() -> None:
         sa.Column("tenant", sa.String(128), nullable=False),
         sa.Column("at", sa.Float, nullable=False),
         sa.Column("receipt", sa.String(32), nullable=False),
-        sa.PrimaryKeyConstraint("digest", name="pk_tombstones"),
+        sa.PrimaryKeyConstraint("digest", "receipt", name="pk_tombstones"),
     )
     op.create_table(
         "erasures",
