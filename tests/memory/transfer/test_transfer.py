@@ -20,7 +20,7 @@ from elision.memory.learning.playbook import Playbook
 from elision.memory.records import Draft, Scope, Trust
 from elision.memory.schema import evidence, lineage, moves, records, spaces, subjects
 from elision.memory.store import Store
-from elision.memory.transfer import export_to, import_from
+from elision.memory.transfer import Bundle, export_to, import_from
 from elision.memory.transfer.arriving import space_digest
 from elision.memory.transfer.exporting import _sorted
 from elision.memory.transfer.report import Fate
@@ -367,6 +367,39 @@ def test_a_person_can_be_erased_from_what_was_imported(shelf: Shelf, bundle: Pat
     assert ids[1] not in everything(other)["records"]
 
 
+def test_what_was_erased_stays_away_under_another_tenant_and_another_key(
+    shelf: Shelf, bundle: Path
+) -> None:
+    store = shelf.store("one")
+    store.put(ROOM, Draft(text="Jo grows tomatoes", key="garden"))
+    export_to(store, ALL, bundle)
+    store.change("acme", store.list(ROOM)[0].id, text="Jo grew tomatoes")
+    Eraser(store).erase(Selector(tenant="acme"), reason="gdpr.17", actor="jo")
+    store.put(Scope("globex", ROOM.namespace), Draft(text="mine", key="garden"))
+    for mode in ("skip", "overwrite", "new_ids"):
+        report = import_from(store, bundle, tenant="globex", on_conflict=mode)
+        assert fates(report) == {"buried": 1}
+        assert [record.text for record in store.list(Scope("globex"))] == ["mine"]
+    store.put(ROOM, Draft(text="mine", key="garden"))
+    assert fates(import_from(store, bundle, on_conflict="new_ids")) == {"buried": 1}
+    assert fates(import_from(store, bundle, tenant="globex", revive=True)) == {"skipped": 1}
+
+
+def test_persons_are_not_lost_in_silence_under_another_tenant(shelf: Shelf, bundle: Path) -> None:
+    one, other = shelf.store("one"), shelf.store("other")
+    filled(one)
+    export_to(one, ALL, bundle)
+    with pytest.raises(ConflictError, match="1 records are about persons") as refused:
+        import_from(other, bundle, tenant="globex")
+    assert refused.value.code == "subjects_lost"
+    assert not other.list(Scope("globex"))
+    report = import_from(other, bundle, tenant="globex", without_subjects=True)
+    assert report.n_subjects_lost == 1
+    assert everything(other)["subjects"] == set()
+    assert import_from(shelf.store("same"), bundle, tenant="acme").n_subjects_lost == 0
+    assert everything(shelf.open[-1])["subjects"] == everything(one)["subjects"]
+
+
 def test_the_digest_of_a_namespace_is_the_stores_own(shelf: Shelf) -> None:
     store = shelf.store("one")
     store.put(ROOM, Draft(text="x"))
@@ -490,6 +523,21 @@ def test_a_line_without_end_is_refused_and_not_held(
     bundle.write_bytes(b'{"line": "' + b"x" * 6_000)
     with pytest.raises(RequestError, match="more than 5000 bytes"):
         import_from(store, bundle)
+
+
+@pytest.mark.parametrize("n_lines", [1, 3, 5])
+def test_a_bundle_that_is_cut_between_two_readings_is_told(
+    shelf: Shelf, bundle: Path, n_lines: int
+) -> None:
+    store = shelf.store("one")
+    filled(store)
+    export_to(store, None, bundle)
+    lines = bundle.read_bytes().splitlines(keepends=True)
+    with Bundle(bundle) as opened:
+        with bundle.open("r+b") as file:
+            file.truncate(sum(map(len, lines[:n_lines])))
+        with pytest.raises(RequestError, match="changed while it was read"):
+            list(opened.entries())
 
 
 # --- order ---------------------------------------------------------------------------------------

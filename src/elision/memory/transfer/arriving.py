@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from elision.errors import RequestError
 from elision.memory.bodies import dumped
-from elision.memory.drafts import Checked, admit, checked
+from elision.memory.drafts import Checked, admit, checked, content_digest, key_digest
 from elision.memory.erasure.tombstones import buried, key_tombstone
 from elision.memory.records import LONGEST_KEY, Draft, Scope, Trust
 from elision.memory.rooms import Rooms
@@ -189,10 +189,23 @@ def _live(store: Store, connection: Connection, where: Any) -> Row[Any] | None:
 
 
 def _is_buried(store: Store, connection: Connection, one: Standing) -> bool:
-    scope, vault = one.arrival.scope, store.keys.vault
-    space = space_digest(store, scope)
-    key = key_tombstone(vault, scope.tenant, space, one.item.key_digest)
-    return bool(buried(connection, scope.tenant, [key, one.item.content]))
+    """Return whether it was erased here, from whom it comes to or from whom it comes."""
+    arrival = one.arrival
+    tenants = {arrival.scope.tenant, arrival.line.tenant}
+    return any(
+        buried(connection, tenant, _tombstones(store, arrival, tenant)) for tenant in tenants
+    )
+
+
+def _tombstones(store: Store, arrival: Arrival, tenant: str) -> list[str]:
+    """Return what *tenant*'s erasures leave of its content, its key and the key it had."""
+    vault = store.keys.vault
+    space = space_digest(store, Scope(tenant, arrival.scope.namespace))
+    keys = {arrival.line.key, arrival.draft.key or arrival.line.key}
+    return [
+        content_digest(arrival.draft, tenant, vault),
+        *(key_tombstone(vault, tenant, space, key_digest(key, tenant, vault)) for key in keys),
+    ]
 
 
 def _is_admitted(store: Store, arrival: Arrival) -> bool:

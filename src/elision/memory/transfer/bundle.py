@@ -140,12 +140,14 @@ class Bundle:
 
     def _again(self) -> Iterator[AnyLine]:
         self._file.seek(0)
-        sum_ = START
+        sum_, n = START, 0
         for n, (data, known) in enumerate(zip(self._lines(), self._sums, strict=False), start=1):
             sum_ = next_sum(sum_, data)
             if sum_ != known:
                 raise _invalid("it was changed while it was read")
             yield parsed(data, n)
+        if n < len(self._sums):
+            raise _invalid("it was changed while it was read")
 
     def _lines(self) -> Iterator[bytes]:
         while data := self._file.readline(LONGEST_LINE + 1):

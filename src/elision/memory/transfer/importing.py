@@ -63,12 +63,13 @@ def import_from(
         trust: Public keys (PEM) of other stores whose bundles are taken. Whoever names one
             vouches for the trust, states and evidence that its bundles claim.
         most_trust: No record is trusted more, whatever the bundle says.
-        tenant: Whose the records become; for a bundle of one tenant. None: whose they were.
+        tenant: Whose the records become; for a bundle of one tenant. None: whose they were. What
+            was erased from either stays away.
         vectors: Whether to take the bundle's vectors, if it has any and they are of this store's
             encoder; else texts are encoded anew.
         without_subjects: Whether to go on although it can no longer be told whom records are
-            about, because the bundle comes from a store with another master key. Then they are
-            not found when that person is to be erased.
+            about, because the bundle comes from a store with another master key or from another
+            tenant. Then they are not found when that person is to be erased.
 
     Raises:
         RequestError: If it is no bundle or was altered (code ``invalid_bundle``), its key is
@@ -79,14 +80,14 @@ def import_from(
     """
     with Bundle(file) as bundle:
         is_known = _is_known(store, bundle, trust)
-        same_vault = bundle.manifest.vault == vault_of(store)
-        n_lost = 0 if same_vault else bundle.n_with_subjects
+        tells_persons = _tells_persons(store, bundle, tenant)
+        n_lost = 0 if tells_persons else bundle.n_with_subjects
         if not dry_run:
             _check(bundle, is_known=is_known, n_lost=0 if without_subjects else n_lost)
         if tenant is not None and len(bundle.tenants) > 1:
             raise RequestError("the bundle is of several tenants", param="tenant")
         terms = Terms(on_conflict, revive, most_trust, tenant, bundle.manifest.sha256)
-        importer = _Importer(store, bundle, terms, vectors=vectors, subjects=same_vault)
+        importer = _Importer(store, bundle, terms, vectors=vectors, subjects=tells_persons)
         importer.tally.n_subjects_lost = n_lost
         importer.survey()
         if not dry_run:
@@ -105,9 +106,15 @@ def _check(bundle: Bundle, *, is_known: bool, n_lost: int) -> None:
     if n_lost:
         raise ConflictError(
             f"{n_lost} records are about persons who can no longer be told: the bundle is of "
-            "another master key; import with without_subjects to go on",
+            "another master key or another tenant; import with without_subjects to go on",
             code="subjects_lost",
         )
+
+
+def _tells_persons(store: Store, bundle: Bundle, tenant: str | None) -> bool:
+    """Return whether the bundle's digests of persons mean the same here: each is a tenant's own."""
+    stays = tenant is None or bundle.tenants <= {tenant}
+    return stays and bundle.manifest.vault == vault_of(store)
 
 
 def _is_known(store: Store, bundle: Bundle, trust: Iterable[str]) -> bool:

@@ -37,7 +37,7 @@ class ImportReport:
         fates: How many of them came to what.
         n_orphans: Parents that are neither in the bundle nor here; those links are lost.
         n_subjects_lost: Records whose persons cannot be told any more: the bundle was written
-            under another master key.
+            under another master key, or for another tenant.
         n_embedded: Records whose text was encoded here; the others had none, or brought a vector.
         key_id: Of the key that signed the bundle.
         is_known: Whether that key is the store's own or was named as trusted.
