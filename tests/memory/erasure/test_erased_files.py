@@ -120,6 +120,21 @@ def test_what_a_killed_backup_left_is_unlinked(store: Store, tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.db", "home"]
 
 
+def test_the_logs_of_a_backup_that_was_written_to_are_unlinked_and_looked_through(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: Copies
+) -> None:
+    store.put(ME, Draft(text=SECRET))
+    Eraser(store).backup(tmp_path / "b.db")
+    for ending in ("wal", "shm", "journal"):
+        (tmp_path / f"b.db-{ending}").write_text(SECRET)
+    with monkeypatch.context() as patched:
+        patched.setattr(backups, "_discard_beside", lambda _path: None)
+        assert erase(store).unfinished == ("residual",)
+    assert [one.state for one in Eraser(store).resume()] == ["verified"]
+    assert copies(SECRET) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.db", "home"]
+
+
 def test_a_backup_that_cannot_be_written_is_not_waited_for(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="backup cannot be written"):
         Eraser(store).backup(tmp_path / "absent" / "b.db")

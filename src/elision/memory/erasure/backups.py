@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = "backups"
 _MAGIC: Final = b"SQLite format 3\x00"
+_BESIDE: Final = ("-wal", "-shm", "-journal")
 _WAIT_S: Final = 10.0
 
 
@@ -111,7 +112,7 @@ def forget_missing(connection: Connection, path: Path) -> None:
         RequestError: If it still lies there.
     """
     path = path.expanduser().absolute()
-    if path.exists():
+    if any(one.exists() for one in (path, *beside(path))):
         raise RequestError("the backup still exists; delete it first", param="path")
     left = [str(one) for one in registered(connection) if one != path]
     put_meta(connection, _NAME, orjson.dumps(left).decode())
@@ -122,6 +123,7 @@ def _renew(database: MemoryDatabase, path: Path) -> str:
         with path.open("rb") as opened:
             is_database = opened.read(len(_MAGIC)) == _MAGIC
         if not is_database or database.path is None:
+            _discard_beside(path)
             path.unlink()
             return "deleted"
         copy(database, database.path, path)
@@ -136,10 +138,22 @@ def _copy(file: Path, dest: Path, draft: Path) -> None:
         with closing(sqlite3.connect(file, timeout=_WAIT_S, isolation_level=None)) as connection:
             connection.execute("VACUUM INTO ?", (str(draft),))
         _onto_disk(draft)
+        _discard_beside(dest)
         draft.replace(dest)
         _onto_disk(dest.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> tuple[Path, ...]:
+    """Return where SQLite keeps the logs of a copy at *path*, once somebody has written to it."""
+    return tuple(path.with_name(path.name + ending) for ending in _BESIDE)
+
+
+def _discard_beside(path: Path) -> None:
+    """Unlink a copy's logs: they hold its pages, and would be taken for those of the new one."""
+    for one in beside(path):
+        one.unlink(missing_ok=True)
 
 
 def _discard_drafts(dest: Path) -> None:

@@ -251,7 +251,8 @@ class Eraser:
 
     def _look(self, job: Job, run: _Run) -> Findings:
         store = self._store
-        folders = (*snapshot_folders(store), *self._folders, *self._copies())
+        copies = (one for copy in self._copies() for one in (copy, *backups.beside(copy)))
+        folders = (*snapshot_folders(store), *self._folders, *copies)
         files = files_of(store.database.path, folders)
         vectors: Sequence[bytes] = run.gathered.vectors if run.gathered else ()
         n_searched, n_indexed = look_in_index(store.partitions.at(job.tenant), job.erased, vectors)
