@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elision.agents.atlas import distil_rules
 from elision.agents.atlas.digest import Digest, Shown, digest
-from elision.agents.atlas.distil import SpeakerDistiller, Why, as_draft, is_efficient, why_distil
+from elision.agents.atlas.distil import (
+    Deltas,
+    SpeakerDistiller,
+    Why,
+    as_draft,
+    is_efficient,
+    why_distil,
+)
 from elision.agents.atlas.distil_rules import RuleDistiller, cue_for, error_of
 from elision.agents.atlas.gates import FEWEST, GateContext, Passed, Seen, gate
 from elision.agents.atlas.ledger import Allowance
@@ -23,6 +32,7 @@ from elision.agents.atlas.task import Task
 from elision.agents.atlas.tools import Action
 from elision.contract import Message, Usage, text_of
 from elision.errors import ConfigError, UpstreamError
+from elision.memory.learning.cues import Cue
 from elision.memory.records import Scope
 
 TEXT = "Which account signed in to the phishing host?"
@@ -192,6 +202,44 @@ def test_a_word_that_the_guidance_shares_is_the_next_best() -> None:
     assert cue.pattern == "account"
 
 
+def test_recent_tasks_are_read_once_and_of_a_long_task_the_first_words_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n_read, n_compared = 0, 0
+    ready, matches = distil_rules.made_ready, Cue.matches
+
+    def counting(text: str) -> Any:
+        nonlocal n_read
+        n_read += 1
+        return ready(text)
+
+    def comparing(cue: Cue, *given: Any) -> bool:
+        nonlocal n_compared
+        n_compared += 1
+        return matches(cue, *given)
+
+    monkeypatch.setattr(distil_rules, "made_ready", counting)
+    monkeypatch.setattr(Cue, "matches", comparing)
+    letters = "abcdefghij"
+    text = " ".join(f"w{a}{b}{c}" for a in letters for b in letters for c in letters)
+    recent = [Seen(f"Sort crate {n}.") for n in range(40)]
+    assert cue_for(read(text=text, recent=recent)) is not None
+    assert n_read == len(recent)
+    assert n_compared <= 300 * len(recent)
+
+
+async def test_rules_run_beside_the_loop() -> None:
+    threads: list[threading.Thread] = []
+
+    class Watched(RuleDistiller):
+        def learn(self, read: Digest) -> Deltas:
+            threads.append(threading.current_thread())
+            return super().learn(read)
+
+    await Watched().distil(read())
+    assert threads[0] is not threading.current_thread()
+
+
 words = st.sampled_from("account host alert mailbox sign-in phishing malware export".split())
 tasks = st.lists(words, min_size=1, max_size=5).map(" ".join)
 
@@ -282,13 +330,21 @@ async def test_no_call_is_made_without_budget() -> None:
 
 async def test_the_truth_is_never_told_to_who_writes_the_playbook() -> None:
     speaker = Script(json.dumps({"add": []}))
-    reward = Reward(score=0.2, success=False, source="judge", rationale="too hasty")
+    said = "It is vnevado; the student was too hasty."
+    reward = Reward(score=0.2, success=False, source="judge", rationale=said)
     shown = [Shown("e1", "[e1] when x -> y", applied=True)]
     episode = read(truth="vnevado", reward=reward, guidance=[GUIDANCE], shown=shown)
     await SpeakerDistiller(speaker).distil(episode)
     assert "vnevado" not in speaker.asked[0]
-    for told in ("too hasty", "0.20", "sign-in log", "[e1]", "(applied)", "query, describe"):
+    for told in ("0.20", "sign-in log", "[e1]", "(applied)", "query, describe"):
         assert told in speaker.asked[0]
+
+
+async def test_a_judge_that_did_not_know_the_truth_is_heard() -> None:
+    speaker = Script(json.dumps({"add": []}))
+    reward = Reward(score=0.2, success=False, source="judge", rationale="too hasty")
+    await SpeakerDistiller(speaker).distil(read(reward=reward))
+    assert "too hasty" in speaker.asked[0]
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=9),

@@ -260,14 +260,13 @@ def _messages(read: Digest) -> list[Message]:
 
 
 def _outcome(read: Digest) -> str:
+    """Return how good it was; a judge who knew the truth may have named it, so he is not quoted."""
     if read.reward is None:
         return "How good that was is not known."
     scored = f"It scored {read.reward.score:.2f}."
-    return (
-        f"{scored}\n{fenced('rationale', read.reward.rationale)}"
-        if read.reward.rationale
-        else scored
-    )
+    if read.truth is not None or not read.reward.rationale:
+        return scored
+    return f"{scored}\n{fenced('rationale', read.reward.rationale)}"
 
 
 def _shown(shown: Any) -> str:

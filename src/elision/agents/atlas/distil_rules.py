@@ -6,23 +6,27 @@ It repeats nothing that a tool said.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from elision.agents.atlas.digest import Digest
 from elision.agents.atlas.distil import MOST_DRAFTS, Deltas
-from elision.agents.atlas.gates import BROAD, FEWEST, RECENT, Seen
+from elision.agents.atlas.gates import BROAD, FEWEST, RECENT
 from elision.agents.atlas.judge import ENDLESS
 from elision.agents.atlas.ledger import Allowance
 from elision.agents.atlas.scan import scan
 from elision.agents.atlas.sensitive import MASK
 from elision.agents.atlas.specific import is_of_one_case, words
+from elision.agents.atlas.task import Facts
 from elision.errors import ConfigError, RequestError
 from elision.guards.phrases.advice import common_words
-from elision.memory.learning.cues import Cue, read
+from elision.memory.learning.cues import Cue, Reading
+from elision.memory.learning.cues import read as made_ready
 from elision.memory.learning.entries import LONGEST, EntryDraft
 
 REPEATED: Final = 2
@@ -33,6 +37,8 @@ _CLAUSE: Final = re.compile(r"\s*[;:,]\s|\s+[–—-]\s+|\s+\((?=[^)]*\))")
 _TAG: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*")
 _RESERVED: Final = frozenset({"and", "or", "not", "in", "true", "false"})
 _SHORTEST_WORD: Final = 4
+_MOST_WORDS: Final = 300
+"""Distinct words of a task that are weighed, the first ones: each is sought in every recent one."""
 
 _ERRORS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = tuple(
     (name, re.compile(code, re.IGNORECASE), order)
@@ -65,6 +71,7 @@ _ERRORS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = tuple(
 
 
 _Fields: TypeAlias = dict[str, Any]
+_Recent: TypeAlias = Sequence[tuple[Reading, Facts]]
 
 
 class RuleDistiller:
@@ -86,8 +93,8 @@ class RuleDistiller:
         self._lock = threading.Lock()
 
     async def distil(self, read: Digest, *, allowance: Allowance = ENDLESS) -> Deltas:
-        """See `elision.agents.atlas.distil.Distiller.distil`; spends nothing."""
-        return self.learn(read)
+        """See `elision.agents.atlas.distil.Distiller.distil`; spends nothing. Works on a thread."""
+        return await asyncio.to_thread(self.learn, read)
 
     def learn(self, read: Digest) -> Deltas:
         """Return what *read* teaches, the guidance first."""
@@ -121,12 +128,13 @@ class RuleDistiller:
 
 def cue_for(read: Digest) -> Cue | None:
     """Return the cue of what *read* teaches; None if its task has no word to tell it by."""
-    recent = read.recent[-RECENT:]
+    recent = [(made_ready(seen.text), seen.facts) for seen in read.recent[-RECENT:]]
+    said = "\n".join(read.guidance).casefold()
     best = min(
         (
-            (_preference(cue, read, recent, by_tag), cue.pattern, cue)
+            (_preference(cue, said, share, by_tag), cue.pattern, cue)
             for cue, by_tag in _cues(read)
-            if not _is_broad(cue, recent)
+            if not _is_broad(share := _share(cue, recent), recent)
         ),
         key=lambda one: one[:2],
         default=None,
@@ -143,29 +151,27 @@ def _cues(read: Digest) -> Iterator[tuple[Cue, bool]]:
     for tag in sorted(read.tags):
         if _TAG.fullmatch(tag) and tag.casefold() not in _RESERVED:
             yield Cue(type="predicate", pattern=tag), True
-    for word in sorted(set(words(read.task.replace(MASK, " ")))):
-        if len(word) >= _SHORTEST_WORD:
-            yield Cue(type="keyword", pattern=word), False
+    found = words(read.task.replace(MASK, " "))
+    telling = dict.fromkeys(word for word in found if len(word) >= _SHORTEST_WORD)
+    for word in islice(telling, _MOST_WORDS):
+        yield Cue(type="keyword", pattern=word), False
 
 
 def _preference(
-    cue: Cue, read: Digest, recent: tuple[Seen, ...], by_tag: bool
+    cue: Cue, said: str, share: float, by_tag: bool
 ) -> tuple[bool, bool, bool, float, int]:
     """Return what orders cues, the best one smallest."""
     word = cue.pattern
-    taught = any(word in said.casefold() for said in read.guidance)
-    common = word in common_words()
-    return not by_tag, not taught, common, -_share(cue, recent), -len(word)
+    return not by_tag, word not in said, word in common_words(), -share, -len(word)
 
 
-def _share(cue: Cue, recent: tuple[Seen, ...]) -> float:
-    if not recent:
-        return 0.0
-    return sum(cue.matches(read(seen.text), seen.facts) for seen in recent) / len(recent)
+def _share(cue: Cue, recent: _Recent) -> float:
+    """Return the share of the *recent* tasks that *cue* fires on; 0 without any."""
+    return sum(cue.matches(text, facts) for text, facts in recent) / max(1, len(recent))
 
 
-def _is_broad(cue: Cue, recent: tuple[Seen, ...]) -> bool:
-    return len(recent) >= FEWEST and _share(cue, recent) >= BROAD
+def _is_broad(share: float, recent: _Recent) -> bool:
+    return len(recent) >= FEWEST and share >= BROAD
 
 
 def _guided(read: Digest) -> Iterator[_Fields]:
