@@ -138,7 +138,9 @@ def _asked(task: Task, brief: Brief) -> str:
     if brief.done:
         parts.append("Done so far:\n" + as_data("results", _results(brief.done)))
     if brief.step:
-        parts.append("Do only this step now, and reply with its result:\n" + brief.step)
+        parts.append(
+            "Do only this step now, and reply with its result:\n" + as_data("step", brief.step)
+        )
     elif brief.done:
         parts.append("All steps are done: answer the task from their results.")
     if brief.guidance:
