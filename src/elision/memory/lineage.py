@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, exists, func, insert, select, update
 
 from elision.errors import RequestError
-from elision.memory.reading import chunks
+from elision.memory.reading import MOST, chunks
 from elision.memory.records import Trust
 from elision.memory.schema import lineage, records, spaces, subjects
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from elision.crypto.vault import Vault
 
@@ -45,16 +45,40 @@ def parents_of(
 
 
 def link(connection: Connection, rid: int, parents: Iterable[int], about: Iterable[str]) -> bool:
-    """Add parents and subjects (digests) to a record; return whether any was new to it."""
+    """Add parents and subjects (digests) to a record; return whether any was new to it.
+
+    It is about whom its parents are about, and whatever was made from it is too: said of each, so
+    that a person is still found there when a record between is replaced or gone.
+    """
     known = set(connection.scalars(select(lineage.c.parent).where(lineage.c.child == rid)))
-    named = set(connection.scalars(select(subjects.c.subject).where(subjects.c.rid == rid)))
     new = [{"child": rid, "parent": parent} for parent in sorted(set(parents) - known)]
-    new_about = [{"rid": rid, "subject": subject} for subject in sorted(set(about) - named)]
     if new:
         connection.execute(insert(lineage), new)
+    named = set(connection.scalars(select(subjects.c.subject).where(subjects.c.rid == rid)))
+    new_about = [{"rid": rid, "subject": subject} for subject in sorted(set(about) - named)]
     if new_about:
         connection.execute(insert(subjects), new_about)
-    return bool(new or new_about)
+    inherited = _inherit(connection, lineage.c.child == rid) if new else set()
+    waiting = {rid} if new_about or inherited else set()
+    while waiting:
+        some = [waiting.pop() for _ in range(min(MOST, len(waiting)))]
+        waiting |= _inherit(connection, lineage.c.parent.in_(some))
+    return bool(new or new_about or inherited)
+
+
+def _inherit(connection: Connection, which: ColumnElement[bool]) -> set[int]:
+    """Have children of the links that are meant be about whom their parents are about.
+
+    Return to whom that was new; so it ends, in a circle too.
+    """
+    own = subjects.alias("own")
+    there = exists().where(own.c.rid == lineage.c.child, own.c.subject == subjects.c.subject)
+    query = select(lineage.c.child, subjects.c.subject).distinct()
+    query = query.join(subjects, subjects.c.rid == lineage.c.parent).where(which, ~there)
+    new = [{"rid": child, "subject": subject} for child, subject in connection.execute(query)]
+    if new:
+        connection.execute(insert(subjects), new)
+    return {row["rid"] for row in new}
 
 
 def unlink(connection: Connection, rid: int) -> None:
