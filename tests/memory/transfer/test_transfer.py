@@ -23,6 +23,7 @@ from elision.memory.store import Store
 from elision.memory.transfer import Bundle, export_to, import_from
 from elision.memory.transfer.arriving import space_digest
 from elision.memory.transfer.exporting import _sorted
+from elision.memory.transfer.lines import parsed
 from elision.memory.transfer.report import Fate
 
 ALL = Scope("acme")
@@ -512,6 +513,53 @@ def test_a_line_that_is_none_is_refused_without_repeating_it(
         import_from(store, bundle)
     assert refused.value.code == "invalid_bundle"
     assert "tomatoes" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "wrong"),
+    [
+        ("move", "reason", "tomatoes grow"),
+        ("move", "reason", "Tomatoes"),
+        ("move", "actor", "grower of tomatoes"),
+        ("move", "actor", ""),
+        ("move", "figures", {"mean": "tomatoes"}),
+        ("move", "figures", {"mean": {"tomatoes": 1}}),
+        ("move", "figures", {"mean": True}),
+        ("move", "figures", {"grows tomatoes": 1}),
+        ("record", "version", 2**31),
+        ("evidence", "version", 2**31),
+        ("evidence", "adopted", 2**31),
+        ("evidence", "applied", {"n": 2**31}),
+    ],
+)
+def test_a_signed_line_holds_figures_and_codes_only_and_none_that_no_column_holds(
+    shelf: Shelf, bundle: Path, name: str, field: str, wrong: Any
+) -> None:
+    store = shelf.store("one")
+    filled(store)
+    export_to(store, None, bundle)
+    told = [json.loads(line) for line in bundle.read_bytes().splitlines()]
+    [line] = [line for line in told if line["line"] == name][:1]
+    parsed(json.dumps(line).encode(), 1)
+    altered = line | {field: line[field] | wrong if field == "applied" else wrong}
+    with pytest.raises(RequestError, match=f"wrong: {field}") as refused:
+        parsed(json.dumps(altered).encode(), 1)
+    assert "tomatoes" not in str(refused.value)
+
+
+def test_an_actor_of_several_words_leaves_as_a_code(shelf: Shelf, bundle: Path) -> None:
+    one, other = shelf.store("one"), shelf.store("other")
+    id_ = filled(one)[1]
+    with one.writing() as writing:
+        rid = writing.rid_of("acme", id_)
+        row = {"rid": rid, "at": 8.0, "source": "active", "target": "demoted", "reason": "demote"}
+        writing.connection.execute(
+            insert(moves), row | {"actor": "Front desk, Jö", "figures": '{"n_least":12,"z":null}'}
+        )
+    export_to(one, None, bundle)
+    import_from(other, bundle)
+    [_, move] = everything(other)["moves"]
+    assert (move["actor"], move["figures"]) == ("Front_desk__J_", '{"n_least":12,"z":null}')
 
 
 def test_a_line_without_end_is_refused_and_not_held(

@@ -14,7 +14,14 @@ from elision.memory.bodies import Place
 from elision.memory.drafts import may_show
 from elision.memory.reading import standing
 from elision.memory.schema import evidence, lineage, moves, records, spaces, subjects, vectors
-from elision.memory.transfer.lines import AnyLine, ArmLine, EvidenceLine, MoveLine, RecordLine
+from elision.memory.transfer.lines import (
+    AnyLine,
+    ArmLine,
+    EvidenceLine,
+    MoveLine,
+    RecordLine,
+    actor_code,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
@@ -137,10 +144,14 @@ def _learned(
         found[row["rid"]].append(line)
     told = select(moves).where(moves.c.rid.in_(ids)).order_by(moves.c.id)
     for row in connection.execute(told).mappings():
-        rest = {name: row[name] for name in ("at", "source", "target", "reason", "actor")}
-        figures = orjson.loads(row["figures"])
-        found[row["rid"]].append(MoveLine(record=ids[row["rid"]], figures=figures, **rest))
+        found[row["rid"]].append(_move(ids[row["rid"]], row))
     return found
+
+
+def _move(id_: str, row: RowMapping) -> MoveLine:
+    rest = {name: row[name] for name in ("at", "source", "target", "reason")}
+    figures = orjson.loads(row["figures"])
+    return MoveLine(record=id_, actor=actor_code(row["actor"]), figures=figures, **rest)
 
 
 def _arm(row: RowMapping, arm: str) -> ArmLine:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 import orjson
@@ -25,7 +26,6 @@ from pydantic import (
     FiniteFloat,
     NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     StringConstraints,
     TypeAdapter,
     ValidationError,
@@ -41,14 +41,25 @@ FORMAT: Final = "elision-memory-export/1"
 LONGEST_LINE: Final = 24 << 20
 """Bytes: a body of `elision.memory.bodies.LARGEST`, whose quotes are escaped, and a vector."""
 _MOST_PARENTS: Final = 10_000
+_MOST: Final = 2**31
+"""Versions and numbers of episodes are less; the columns hold 31 bits."""
 _TOKENS: Final = 2**62
-"""Most tokens of a sum; the column holds 63 bits."""
+"""Sums of tokens are less; the columns hold 63 bits."""
+_MOST_FIGURES: Final = 32
 
 Id: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,24}$")]
 Digest: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Label: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_LABEL)]
 Code: TypeAlias = Annotated[str, StringConstraints(max_length=32)]
 State: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,16}$")]
+Reason: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{0,32}$")]
+Actor: TypeAlias = Annotated[
+    str, StringConstraints(pattern=rf"^[A-Za-z0-9_.:@+/-]{{1,{LONGEST_LABEL}}}$")
+]
+Version: TypeAlias = Annotated[int, Field(gt=0, lt=_MOST)]
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=_MOST)]
+Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$")]
+Whole: TypeAlias = Annotated[int, Field(gt=-_TOKENS, lt=_TOKENS)]
 Share: TypeAlias = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Sum: TypeAlias = Annotated[FiniteFloat, Field(ge=0)]
 
@@ -99,7 +110,7 @@ class RecordLine(_Line):
     value: dict[str, Any]
     state: Code
     trust: Annotated[int, Field(ge=0, le=4)]
-    version: PositiveInt
+    version: Version
     created_at: FiniteFloat
     updated_at: FiniteFloat
     expires_at: FiniteFloat | None = None
@@ -112,7 +123,7 @@ class RecordLine(_Line):
 class ArmLine(_Line):
     """See `elision.memory.learning.evidence.Arm`; sums that no rewards can have are refused."""
 
-    n: NonNegativeInt
+    n: Count
     rewards: Sum
     rewards_sq: Sum
     tokens: Annotated[int, Field(ge=0, lt=_TOKENS)]
@@ -140,12 +151,12 @@ class EvidenceLine(_Line):
 
     line: Literal["evidence"] = "evidence"
     record: Id
-    version: PositiveInt
+    version: Version
     propensity: Share
     applied: ArmLine
     withheld: ArmLine
-    adopted: NonNegativeInt
-    adopted_ok: NonNegativeInt
+    adopted: Count
+    adopted_ok: Count
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -155,16 +166,22 @@ class EvidenceLine(_Line):
 
 
 class MoveLine(_Line):
-    """One move of an entry; see ``moves`` in `elision.memory.schema`."""
+    """One move of an entry; see ``moves`` in `elision.memory.schema`.
+
+    Its fields stand in clear wherever it is kept, so they are figures and codes.
+
+    Attributes:
+        actor: Who asked for it, as `actor_code` writes it.
+    """
 
     line: Literal["move"] = "move"
     record: Id
     at: FiniteFloat
     source: State
     target: State
-    reason: Code
-    actor: Annotated[str, StringConstraints(max_length=LONGEST_LABEL)]
-    figures: dict[str, Any]
+    reason: Reason
+    actor: Actor
+    figures: Annotated[dict[Name, Whole | FiniteFloat | None], Field(max_length=_MOST_FIGURES)]
 
 
 class EndLine(_Line):
@@ -186,6 +203,11 @@ class EndLine(_Line):
     def signed(self) -> bytes:
         """Return what the signature is over."""
         return signed(self.records, self.sha256, self.public_key)
+
+
+def actor_code(actor: str) -> str:
+    """Return who acted as a code: what is no letter, digit or mark of an id is an underscore."""
+    return re.sub(r"[^A-Za-z0-9_.:@+/-]", "_", actor)
 
 
 def signed(records: int, sha256: str, public_key: str) -> bytes:
