@@ -75,7 +75,7 @@ def erase(
         older_than_s=None if older_than_days is None else older_than_days * 86_400,
         matching=_concerned(settings, target),
     )
-    if everything != (selector.is_scope and selector.namespace is None):
+    if everything != (selector.is_scope and not selector.namespace):
         raise ConfigError("name what to erase by at least one condition, or --all and none")
     with memory_of(settings) as memory:
         counts = memory.eraser.plan(selector).counts

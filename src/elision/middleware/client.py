@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -89,23 +90,16 @@ class Client:
             RequestError: If an option is wrong; the message names it.
             BusyError: If the engine's queue is full.
         """
-        deltas = self._deltas(self._chat(messages, options), options)
-        try:
-            while (delta := self._loop.run(_next(deltas))) is not None:
-                yield delta
-        finally:
-            self._loop.run(deltas.aclose())
+        yield from self._loop.iterate(self._deltas(self._chat(messages, options), options))
 
     async def astream(
         self, messages: str | Sequence[Message], **options: Any
     ) -> AsyncGenerator[Delta, None]:
         """Async twin of `stream`."""
-        deltas = self._deltas(self._chat(messages, options), options)
-        try:
-            while (delta := await self._loop.arun(_next(deltas))) is not None:
+        work = self._deltas(self._chat(messages, options), options)
+        async with aclosing(self._loop.aiterate(work)) as deltas:
+            async for delta in deltas:
                 yield delta
-        finally:
-            await self._loop.arun(deltas.aclose())
 
     # --- scoring ---------------------------------------------------------------------------------
 
@@ -198,13 +192,16 @@ class Client:
         Args:
             episode: The ``episode`` of the reply's report.
             reward: 0 to 1.
-            success: Whether it counts as done; None: from .5 on.
+            success: Whether it counts as done; None: from the settings' ``atlas.success_from`` on.
 
         Raises:
             NotFoundError: If there is no such episode.
             RequestError: If it is no reward.
         """
         episodes = self.memory.episodes
+        config = getattr(self._pipeline.agentic, "config", None)
+        if success is None and config is not None:
+            success = reward >= config.success_from
         return episodes.reward(self.tenant, episode, reward, success=success, by="human")
 
     def speaker(self, *, profile: str = "guarded") -> ClientSpeaker:
@@ -222,8 +219,7 @@ class Client:
     def close(self) -> None:
         """End all requests and free the model. Idempotent."""
         if self._loop.open:
-            self._loop.run(self._pipeline.aclose())
-            self._loop.close()
+            self._loop.close(self._pipeline.aclose())
 
     async def aclose(self) -> None:
         """Async twin of `close`."""
@@ -285,7 +281,3 @@ class Client:
 
     async def _collect(self, request: Request, options: Mapping[str, Any]) -> Completion:
         return await collect(self._deltas(request, options))
-
-
-async def _next(deltas: AsyncIterator[Delta]) -> Delta | None:
-    return await anext(deltas, None)

@@ -30,8 +30,14 @@ class Conversations:
     async def remembered(
         self, deltas: AsyncGenerator[Delta, None], request: Request, rules: Enforcement
     ) -> AsyncGenerator[Delta, None]:
-        """Yield *deltas*; add what of them has left to the request's session, however it ends."""
+        """Yield *deltas*; add what of them has left to the request's session, however it ends.
+
+        A request that only reads its session (``session_read_only``) is one role's of several, and
+        adds nothing.
+        """
         session = request.options.get("session")
+        if request.options.get("session_read_only"):
+            session = None
         texts: dict[int, list[str]] = {}
         try:
             async with aclosing(deltas) as source:

@@ -156,7 +156,11 @@ class Pipeline:
         tenant = self.tenant if tenant is None else tenant
         engine, chosen = self._resolve(request, profile)
         if chosen.agentic:
-            async with aclosing(self._worked_on(engine.name, request, tenant, key)) as worked:
+            work = self._worked_on(engine, request, tenant, key)
+            kept = self._conversations.remembered(
+                work, request, await self._rules(tenant, engine.name, key)
+            )
+            async with aclosing(kept) as worked:
                 async for delta in worked:
                     yield delta
             return
@@ -190,13 +194,14 @@ class Pipeline:
             )  # fmt: skip
 
     def _worked_on(
-        self, alias: str, request: Request, tenant: str, key: str
+        self, engine: Engine, request: Request, tenant: str, key: str
     ) -> AsyncGenerator[Delta, None]:
         """Have an agent work on *request*; its roles speak through `run`, under every guard."""
         if self.agentic is None:
             raise NotFoundError(
                 "the profile agentic is switched off here; choose another", param="model"
             )
+        alias = next(name for name, one in self._engines.items() if one is engine)
         request = replace(request, model=alias, timeout_s=request.timeout_s or self._timeout_s)
         guarded = partial(self.run, profile="guarded", tenant=tenant, key=key)
         return self.agentic.run(request, guarded, tenant=tenant)

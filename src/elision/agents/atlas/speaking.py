@@ -104,10 +104,11 @@ class EngineSpeaker:
         async with aclosing(self._engine.stream(plan)) as deltas:
             completion = await collect(deltas)
         wall_ms = (time.perf_counter() - begun) * 1e3
-        return _counted(completion.text, completion.usage, messages, wall_ms)
+        return counted(completion.text, completion.usage, messages, wall_ms)
 
 
-def _counted(text: str, usage: Usage, messages: Sequence[Message], wall_ms: float) -> Said:
+def counted(text: str, usage: Usage, messages: Sequence[Message], wall_ms: float) -> Said:
+    """Return a reply with its usage; of a backend that told none, counted from the texts."""
     if usage.prompt_tokens:
         return Said(text, usage, wall_ms=wall_ms)
     told = Usage(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from elision.agents.atlas.atlas import Atlas
 from elision.agents.atlas.config import AtlasConfig
@@ -15,6 +16,7 @@ from elision.agents.atlas.lanes import Lane
 from elision.agents.atlas.task import Task
 from elision.agents.atlas.teacher import SpeakerTeacher
 from elision.contract import Delta, Request, Usage
+from elision.errors import BusyError, RequestError
 from elision.guards.phrases.recent import Recent
 from elision.memory.records import Scope
 from elision.middleware.agentic.conversation import (
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 ROOM: Final = "chat"
 """First label of the namespaces in which chats are remembered."""
 _SCOPES: Final = 256
+_LONGEST_S: Final = 86_400.0
+_STRICTNESS: Final = ("on", "frozen", "shadow", "off")
+_NOT_OF_ROLES: Final = frozenset({"memory", "profile", "session"})
 
 
 class Agentic:
@@ -44,14 +49,18 @@ class Agentic:
     Args:
         memory: Where it is remembered.
         config: How episodes run, where a request does not say.
+
+    Attributes:
+        config: Likewise.
     """
 
     def __init__(self, memory: MemorySource, config: AtlasConfig) -> None:
         self._memory = memory
-        self._config = config
+        self.config = config
         self._experience = Experience(config.distiller.daily_tokens)
         self._distillers: Recent[Scope, RuleDistiller] = Recent(entries=_SCOPES)
         self._settling: set[asyncio.Task[None]] = set()
+        self._working: set[asyncio.Task[Outcome]] = set()
 
     async def run(self, request: Request, run: Run, *, tenant: str) -> AsyncGenerator[Delta, None]:
         """Yield the reply to *request*; the last delta tells of the episode.
@@ -69,26 +78,32 @@ class Agentic:
         """
         conversation = Conversation.of(request)
         wanted = wanted_of(request.options.get("memory"))
-        plain = replace(request, options=_inner(request.options))
+        config = self.config.model_copy(update=_overrides(wanted, self.config))
+        until = time.monotonic() + (request.timeout_s or _LONGEST_S)
         shown: asyncio.Queue[Delta | None] = asyncio.Queue()
-        speaker = PipelineSpeaker(plain, run, as_caller=True, earlier=conversation.earlier)
-        student = ConversationStudent(conversation, speaker, show=shown.put_nowait)
-        atlas = await self._atlas(
-            student, SpeakerTeacher(PipelineSpeaker(plain, run)), wanted, tenant
+        voices = _Voices.of(request, run, conversation, until)
+        student = ConversationStudent(
+            conversation, voices.student, voices.planner, show=shown.put_nowait, config=config
         )
+        scope = Scope(tenant, (ROOM, *wanted.namespace))
+        atlas = await self._atlas(student, voices.teacher, scope, config)
         work = asyncio.ensure_future(atlas.run(_task(conversation, wanted, request)))
         work.add_done_callback(lambda _: shown.put_nowait(None))
-        said = ""
+        self._working.add(work)
+        n_shown = 0
         try:
             while (delta := await shown.get()) is not None:
-                said += delta.text
                 if delta.text or delta.logprobs or delta.trace or delta.finish:
+                    n_shown += 1
                     yield replace(delta, usage=None, report=None)
             outcome = await work
         finally:
             work.cancel()
+            await asyncio.wait({work})
+            self._working.discard(work)
             self._settle(atlas)
-        for delta in _rest(outcome, speaker, said):
+        _check_tried(outcome, until)
+        for delta in _rest(outcome, voices.student, is_shown=n_shown > 0):
             yield delta
 
     async def memory(self) -> Memory:
@@ -104,20 +119,33 @@ class Agentic:
         await asyncio.gather(*self._settling, return_exceptions=True)
 
     async def aclose(self) -> None:
-        """Wait for what goes on, then close memory. Idempotent."""
+        """End what is worked on, wait for what is being learned, close memory. Idempotent."""
+        for work in self._working:
+            work.cancel()
+        if self._working:
+            await asyncio.wait({*self._working})
         await self.settled()
         await asyncio.to_thread(self._memory.close)
 
     async def _atlas(
-        self, student: ConversationStudent, teacher: SpeakerTeacher, wanted: Wanted, tenant: str
+        self,
+        student: ConversationStudent,
+        teacher: PipelineSpeaker,
+        scope: Scope,
+        config: AtlasConfig,
     ) -> Atlas:
-        config = self._config.model_copy(update=_overrides(wanted))
         memory = None if config.learning == "off" else await self.memory()
-        scope = Scope(tenant, (ROOM, *wanted.namespace))
+        own = config.teacher
+        looking_on = SpeakerTeacher(
+            teacher,
+            max_tokens=own.max_tokens,
+            temperature=own.temperature,
+            sentences=own.sentences,
+        )
         return Atlas(
             student,
             memory,
-            teacher=teacher,
+            teacher=looking_on,
             distiller=self._distiller(scope),
             scope=scope,
             config=config,
@@ -138,15 +166,50 @@ class Agentic:
         task.add_done_callback(self._settling.discard)
 
 
-def _inner(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of the caller's ``elision`` object concerns each reply of a role."""
-    return {key: value for key, value in options.items() if key not in {"memory", "profile"}}
+@dataclass(frozen=True, slots=True)
+class _Voices:
+    """How the roles speak for one request."""
+
+    student: PipelineSpeaker
+    planner: PipelineSpeaker
+    teacher: PipelineSpeaker
+
+    @classmethod
+    def of(cls, request: Request, run: Run, conversation: Conversation, until: float) -> Self:
+        """Give the student the caller's sampling and limits, and the other roles none of them."""
+        session = request.options.get("session")
+        own = {k: v for k, v in request.options.items() if k not in _NOT_OF_ROLES}
+        # A session's earlier turns guard the answer too; what is kept of it is what leaves.
+        read = {"session": session, "session_read_only": True} if session else {}
+        asked = replace(request, options=own | read)
+        aside = Request(model=request.model, options=own)
+        return cls(
+            PipelineSpeaker(asked, run, until=until, as_asked=True, earlier=conversation.earlier),
+            PipelineSpeaker(aside, run, until=until, earlier=conversation.earlier),
+            PipelineSpeaker(aside, run, until=until, earlier=conversation.told()),
+        )
 
 
-def _overrides(wanted: Wanted) -> dict[str, Any]:
-    lane = None if wanted.lane is None else Lane(wanted.lane)
-    said = {"learning": wanted.learning, "forced_lane": lane}
-    return {key: value for key, value in said.items() if value is not None}
+def _overrides(wanted: Wanted, config: AtlasConfig) -> dict[str, Any]:
+    """Return what a request changes: it may ask memory for less than is set, never for more."""
+    said: dict[str, Any] = {}
+    if wanted.lane is not None:
+        said["forced_lane"] = Lane(wanted.lane)
+    if wanted.learning is not None:
+        said["learning"] = max(wanted.learning, config.learning, key=_STRICTNESS.index)
+    return said
+
+
+def _check_tried(outcome: Outcome, until: float) -> None:
+    """Raise if there was no budget for a single attempt: an empty reply would look like one."""
+    if outcome.tried:
+        return
+    if time.monotonic() >= until:
+        raise BusyError("the deadline passed before an attempt began; allow more time")
+    raise RequestError(
+        "the agent's budget is spent before an attempt; ask for less, or raise atlas.max_tokens",
+        code="budget_exceeded",
+    )
 
 
 def _task(conversation: Conversation, wanted: Wanted, request: Request) -> Task:
@@ -159,7 +222,7 @@ def _task(conversation: Conversation, wanted: Wanted, request: Request) -> Task:
     )
 
 
-def _rest(outcome: Outcome, speaker: PipelineSpeaker, said: str) -> list[Delta]:
+def _rest(outcome: Outcome, speaker: PipelineSpeaker, *, is_shown: bool) -> list[Delta]:
     """Return what has not been shown of a reply, and what ran."""
     total = outcome.ledger.total
     usage = Usage(
@@ -169,7 +232,7 @@ def _rest(outcome: Outcome, speaker: PipelineSpeaker, said: str) -> list[Delta]:
     )
     report = {**speaker.last.report, **_report(outcome)}
     last = Delta(usage=usage, report=report)
-    if said:
+    if is_shown:
         return [last]
     for choice in speaker.last.choices:
         if choice.text == outcome.output:  # else it was put together from several replies

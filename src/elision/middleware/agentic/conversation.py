@@ -6,15 +6,17 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from elision.agents.atlas.injection import as_data
 from elision.agents.atlas.lanes import Lane
-from elision.agents.atlas.speaking import Said
+from elision.agents.atlas.speaking import Said, counted
 from elision.agents.atlas.student import Attempt, Brief, Drafted, SpeakerStudent
 from elision.contract import Completion, Delta, Message, Request, collect, text_of
 from elision.errors import RequestError
 
 if TYPE_CHECKING:
+    from elision.agents.atlas.config import AtlasConfig
     from elision.agents.atlas.task import Task
 
 Run: TypeAlias = Callable[[Request], AsyncGenerator[Delta, None]]
@@ -22,6 +24,7 @@ Run: TypeAlias = Callable[[Request], AsyncGenerator[Delta, None]]
 
 UNLIMITED: Final = 1 << 30
 """Tokens of a reply where the caller named no limit."""
+_LEAST_S: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,16 @@ class Conversation:
         system = text_of(before[0]) if opens else ""
         return cls(system, tuple(before[1:] if opens else before), text_of(last))
 
+    def told(self) -> tuple[Message, ...]:
+        """Return what stands before the question, as data for whoever looks on; none if nothing."""
+        turns = [f"{m.get('role')}: {text_of(m)}" for m in self.earlier]
+        if self.system:
+            turns.insert(0, f"instructions: {self.system}")
+        if not turns:
+            return ()
+        content = "The task ends this conversation:\n" + as_data("conversation", "\n".join(turns))
+        return ({"role": "user", "content": content},)
+
 
 def _unfit(what: str) -> RequestError:
     message = f"the profile agentic {what}; choose another profile, such as guarded"
@@ -62,13 +75,20 @@ def _unfit(what: str) -> RequestError:
 
 
 class PipelineSpeaker:
-    """Speaks through the pipeline, as a request like the caller's.
+    """Speaks through the pipeline, under whatever request it is given.
 
     Args:
-        request: The caller's: its sampling and its limits apply where a role sets none.
+        request: What each of its requests begins from: model, options, limits.
         run: See `Run`.
-        as_caller: Whether the caller's own sampling is kept: so the student writes as he asked.
+        until: When the whole reply must stand, by `time.monotonic`.
+        as_asked: Whether the request's own sampling is kept: so the student writes as the caller
+            asked.
         earlier: What is put between instructions and question.
+
+    Attributes:
+        name: The model's.
+        live: Is handed every delta as it comes; None: nobody is.
+        last: The last reply.
     """
 
     def __init__(
@@ -76,7 +96,8 @@ class PipelineSpeaker:
         request: Request,
         run: Run,
         *,
-        as_caller: bool = False,
+        until: float,
+        as_asked: bool = False,
         earlier: tuple[Message, ...] = (),
     ) -> None:
         self.name = request.model.rpartition("@")[0] or request.model
@@ -84,7 +105,8 @@ class PipelineSpeaker:
         self.last = Completion()
         self._request = request
         self._run = run
-        self._as_caller = as_caller
+        self._until = until
+        self._as_asked = as_asked
         self._earlier = earlier
 
     async def say(
@@ -95,16 +117,16 @@ class PipelineSpeaker:
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> Said:
-        """See `Speaker.say`; while it is *live*, every delta is handed on as it comes."""
+        """See `Speaker.say`."""
         asked = self._asked(messages, max_tokens)
-        if not self._as_caller:
+        if not self._as_asked:
             drawn = replace(asked.sampling, temperature=temperature, seed=seed)
-            asked = replace(asked, sampling=drawn, logprobs=None, stop=())
-        begun = time.perf_counter()
+            asked = replace(asked, sampling=drawn)
+        begun = time.monotonic()
         async with aclosing(self._run(asked)) as deltas:
             self.last = await collect(self._told(deltas))
-        wall_ms = (time.perf_counter() - begun) * 1e3
-        return Said(self.last.text, self.last.usage, wall_ms=wall_ms)
+        wall_ms = (time.monotonic() - begun) * 1e3
+        return counted(self.last.text, self.last.usage, asked.messages, wall_ms)
 
     def _asked(self, messages: Sequence[Message], max_tokens: int) -> Request:
         first, *rest = messages
@@ -114,6 +136,7 @@ class PipelineSpeaker:
             self._request,
             messages=(*opened, *self._earlier, *rest),
             max_tokens=None if limit >= UNLIMITED else limit,
+            timeout_s=max(_LEAST_S, self._until - time.monotonic()),
         )
 
     async def _told(self, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
@@ -129,17 +152,26 @@ class ConversationStudent:
     Args:
         conversation: The caller's.
         speaker: Speaks as the caller asked.
+        planner: Speaks without the caller's limits: a plan is not the answer.
         show: Takes the deltas of an attempt that nobody validates.
+        config: See `AtlasConfig`.
     """
 
     def __init__(
         self,
         conversation: Conversation,
         speaker: PipelineSpeaker,
+        planner: PipelineSpeaker,
         *,
         show: Callable[[Delta], None],
+        config: AtlasConfig,
     ) -> None:
-        self._inner = SpeakerStudent(speaker, system=conversation.system, max_tokens=UNLIMITED)
+        told: dict[str, Any] = {
+            "system": conversation.system,
+            "advice_role": config.advice.role,
+        }
+        self._inner = SpeakerStudent(speaker, max_tokens=UNLIMITED, **told)
+        self._planner = SpeakerStudent(planner, max_tokens=config.student.max_tokens, **told)
         self._speaker = speaker
         self._show = show
 
@@ -154,4 +186,4 @@ class ConversationStudent:
 
     async def plan(self, task: Task, brief: Brief) -> Drafted:
         """See `Planner.plan`."""
-        return await self._inner.plan(task, brief)
+        return await self._planner.plan(task, brief)

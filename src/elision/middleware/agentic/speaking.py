@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from elision.agents.atlas.speaking import Said
+from elision.agents.atlas.speaking import Said, counted
 
 if TYPE_CHECKING:
     from typing import Any
@@ -57,4 +57,5 @@ class ClientSpeaker:
             seed=seed,
             profile=self._profile,
         )
-        return Said(told.text, told.usage, wall_ms=(time.perf_counter() - begun) * 1e3)
+        wall_ms = (time.perf_counter() - begun) * 1e3
+        return counted(told.text, told.usage, messages, wall_ms)

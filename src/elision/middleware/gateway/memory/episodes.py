@@ -7,21 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
-from elision.errors import RequestError
+from elision.errors import PermissionDeniedError, RequestError
 from elision.middleware.fields import Fields, reject
 from elision.middleware.gateway.body import read_json
 from elision.middleware.gateway.memory import shapes
 from elision.middleware.gateway.memory.objects import episode_object
 from elision.middleware.gateway.memory.reading import memory_of
-from elision.middleware.gateway.service import answer, service_of, tenant_of
+from elision.middleware.gateway.service import answer, grant_of, service_of, tenant_of
 from elision.middleware.gateway.shapes import answers, takes
 
 if TYPE_CHECKING:
     from elision.memory.memory import Memory
+    from elision.settings import Role
 
 router = APIRouter(prefix="/v1/episodes", tags=["memory"])
 
 _SOURCES = ("checker", "env", "human", "judge")
+_MEASURED = ("checker", "env")
+"""Nobody's word replaces theirs."""
 
 
 @router.get("/{episode_id}", response_model=None, responses=answers(shapes.EPISODE, 400, 403, 404))
@@ -45,7 +48,7 @@ async def reward_episode(request: Request, episode_id: str) -> Response:
     """
     memory, tenant = await memory_of(request), tenant_of(request)
     body = await read_json(request, service_of(request).settings.body_limit_bytes)
-    reward, options = _reward(body)
+    reward, options = _reward(body, grant_of(request).roles)
     taken = await asyncio.to_thread(memory.episodes.reward, tenant, episode_id, reward, **options)
     episode = await asyncio.to_thread(memory.episodes.get, tenant, episode_id)
     return answer({"id": episode_id, "taken": taken, "reward": episode.reward})
@@ -56,7 +59,7 @@ def _shown(memory: Memory, tenant: str, episode_id: str) -> dict[str, Any]:
     return episode_object(episodes.get(tenant, episode_id), episodes.spent(tenant, episode_id))
 
 
-def _reward(body: object) -> tuple[float, dict[str, Any]]:
+def _reward(body: object, roles: frozenset[Role]) -> tuple[float, dict[str, Any]]:
     fields = Fields(body)
     reward = fields.number("reward", 0, 1)
     if reward is None:
@@ -64,6 +67,10 @@ def _reward(body: object) -> tuple[float, dict[str, Any]]:
     by = fields.take("by") or "human"
     if by not in _SOURCES:
         raise reject("by", f"must be one of {', '.join(_SOURCES)}")
+    if by in _MEASURED and "operator" not in roles:
+        raise PermissionDeniedError(
+            f"'by': {by!r} says that it was measured; only an operator's key may say so"
+        )
     success = fields.flag("success") if fields.take("success") is not None else None
     if fields.rest():
         raise RequestError("the body may hold by, reward and success, nothing else")

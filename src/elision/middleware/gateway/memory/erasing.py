@@ -111,7 +111,7 @@ def selector_of(fields: Fields, tenant: str, register: Register) -> Selector:
     if fields.rest():
         known = ", ".join((*_CONDITIONS, "reason", "everything"))
         raise RequestError(f"the body may hold {known} and dry_run, nothing else")
-    if everything != (selector.is_scope and selector.namespace is None):
+    if everything != (selector.is_scope and not selector.namespace):
         raise RequestError(
             "name what to erase by at least one condition, or 'everything': true and none",
             param="everything",
