@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from elision.encoders import HashingEncoder
-from elision.errors import ConfigError, ConflictError, ElisionError, RequestError
+from elision.errors import ConfigError, ConflictError, ElisionError, RequestError, StoreError
 from elision.memory.erasure.eraser import Eraser
 from elision.memory.erasure.selector import Selector
 from elision.memory.learning.episodes import Episodes
@@ -23,7 +23,8 @@ from elision.memory.store import Store
 from elision.memory.transfer import Bundle, export_to, import_from
 from elision.memory.transfer.arriving import space_digest
 from elision.memory.transfer.exporting import _sorted
-from elision.memory.transfer.lines import parsed
+from elision.memory.transfer.gathering import gathered
+from elision.memory.transfer.lines import RecordLine, parsed
 from elision.memory.transfer.report import Fate
 
 ALL = Scope("acme")
@@ -224,6 +225,48 @@ def test_a_time_to_live_goes_on(shelf: Shelf, bundle: Path) -> None:
     assert 0 < (later.expires_at or 0) - (mortal.expires_at or 0) < 3600
     late = shelf.store("late", clock=lambda: 2_000_000.0)
     assert fates(import_from(late, bundle)) == {"created": 3, "expired": 1}
+
+
+class Erasing:
+    """Lets everything be read, and erases something else as soon as it is first asked."""
+
+    def __init__(self) -> None:
+        self.store: Store | None = None
+        self.id = ""
+
+    def may_write(self, tenant: str, text: str) -> bool:
+        return True
+
+    def may_read(self, tenant: str, text: str) -> bool:
+        store, self.store = self.store, None
+        if store is not None:
+            eraser, selector = Eraser(store), Selector(tenant=tenant, ids=(self.id,))
+            eraser.erase(selector, reason="gdpr.17", actor="jo", wait_s=0)
+        return True
+
+
+def test_an_export_goes_on_while_an_erasure_seals_the_rest_anew(shelf: Shelf) -> None:
+    screen = Erasing()
+    store = shelf.store("one", sealed=True, screen=screen)
+    ids = [store.put(ROOM, Draft(text=f"note {n}")).id for n in range(3)]
+    screen.store, screen.id = store, ids[0]
+    lines = gathered(store, "acme", ids, with_vectors=True)
+    assert screen.store is None
+    assert [(line.id, line.text) for line in lines if isinstance(line, RecordLine)] == [
+        (ids[1], "note 1"),
+        (ids[2], "note 2"),
+    ]
+
+
+def test_what_cannot_be_opened_whatever_its_key_is_told(shelf: Shelf, bundle: Path) -> None:
+    store = shelf.store("one", sealed=True)
+    store.put(ROOM, Draft(text="note"))
+    with store.writing() as writing:
+        writing.connection.execute(update(records).values(body=b"damaged"))
+    with store.reading() as connection:
+        ids = list(connection.scalars(select(records.c.id)))
+    with pytest.raises(StoreError):
+        gathered(store, "acme", ids, with_vectors=False)
 
 
 # --- conflicts -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from elision.memory.reading import chunks
 from elision.memory.records import Scope
 from elision.memory.schema import spaces
 from elision.memory.transfer.bundle import START, Manifest
-from elision.memory.transfer.gathering import lines_of, parents_of
+from elision.memory.transfer.gathering import gathered, parents_of
 from elision.memory.transfer.lines import (
     AnyLine,
     EndLine,
@@ -72,10 +72,7 @@ def export_to(
         )
         for one in [scope] if scope else _tenants(store):
             for ids in chunks(_in_order(store, one, kinds), _BATCH):
-                with store.reading() as connection:
-                    bundle.write_all(
-                        lines_of(store, connection, one.tenant, ids, with_vectors=vectors)
-                    )
+                bundle.write_all(gathered(store, one.tenant, ids, with_vectors=vectors))
         return bundle.end(store)
 
 

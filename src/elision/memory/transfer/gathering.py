@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 from sqlalchemy import select
 
+from elision.errors import StoreError
 from elision.memory.bodies import Place
 from elision.memory.drafts import may_show
 from elision.memory.reading import standing
@@ -30,13 +31,36 @@ if TYPE_CHECKING:
     from elision.memory.store import Store
 
 
-def lines_of(
+_READINGS: Final = 3
+"""Of one batch, in a sealed store: each erasure may come in between."""
+
+
+def gathered(store: Store, tenant: str, ids: Sequence[str], *, with_vectors: bool) -> list[AnyLine]:
+    """Return what a bundle says of *tenant*'s records *ids*, in their order, all of one moment.
+
+    What is gone, has expired or may not be read is left out. Read once more where a key was gone:
+    an erasure may have sealed anew meanwhile what it left.
+
+    Raises:
+        StoreError: If the database fails, or something in it is damaged.
+    """
+    for _ in range(_READINGS - 1):
+        try:
+            return _read(store, tenant, ids, with_vectors=with_vectors)
+        except StoreError:
+            if store.bodies.keyring is None:
+                raise
+    return _read(store, tenant, ids, with_vectors=with_vectors)
+
+
+def _read(store: Store, tenant: str, ids: Sequence[str], *, with_vectors: bool) -> list[AnyLine]:
+    with store.reading() as connection:
+        return [*_lines_of(store, connection, tenant, ids, with_vectors=with_vectors)]
+
+
+def _lines_of(
     store: Store, connection: Connection, tenant: str, ids: Sequence[str], *, with_vectors: bool
 ) -> Iterator[AnyLine]:
-    """Yield what a bundle says of *tenant*'s records *ids*, in their order.
-
-    What is gone, has expired or may not be read is left out.
-    """
     found = (standing(connection, tenant, id_, store.bodies) for id_ in ids)
     now = store.clock()
     live = {one.record.id: one for one in found if one is not None and _may_go(store, one, now)}
