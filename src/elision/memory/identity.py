@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, select
 
-from elision.errors import ConfigError
+from elision.errors import ConfigError, StoreError
 from elision.memory.journal import get_meta, put_meta
 from elision.memory.schema import records
 
@@ -86,8 +86,15 @@ def encoder_of(connection: Connection) -> str | None:
     return get_meta(connection, "encoder")
 
 
-def settle_retired(connection: Connection, keyring: Keyring | None) -> None:
-    """Destroy the keys that a write has retired and a crash has left."""
+def settle_retired(connection: Connection, keyring: Keyring | None) -> bool:
+    """Destroy the keys that a write has retired and that are there still; return whether all went.
+
+    What cannot be destroyed stays noted, for the next time.
+    """
     if keyring is not None and (waiting := get_meta(connection, "retired")):
-        keyring.destroy(waiting.split())
+        try:
+            keyring.destroy(waiting.split())
+        except StoreError:
+            return False
         put_meta(connection, "retired", "")
+    return True

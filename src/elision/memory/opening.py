@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from elision.crypto.vault import Keys
-from elision.errors import ConfigError
+from elision.errors import ConfigError, StoreError
 from elision.memory.bodies import Bodies
 from elision.memory.committing import Commits
 from elision.memory.database import MemoryDatabase
@@ -127,7 +127,8 @@ class Opened:
         for tenant in writing.rooms.left:
             self.spaces.forget(tenant)
         if writing.rooms.retired and self.bodies.keyring is not None:
-            self.bodies.keyring.destroy(writing.rooms.retired)
+            with suppress(StoreError):  # it is written; the keys are noted, and tried again
+                self.bodies.keyring.destroy(writing.rooms.retired)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -81,14 +81,28 @@ class Keyring:
             raise StoreError(_SPOILT) from exc
 
     def destroy(self, key_ids: Iterable[str]) -> int:
-        """Overwrite and unlink keys; return how many were there. Idempotent."""
-        n_destroyed = 0
+        """Overwrite and unlink keys; return how many were there. Idempotent.
+
+        Raises:
+            StoreError: If the files of some cannot be; the others are destroyed.
+        """
+        n_destroyed, failed = 0, list[OSError]()
         for key_id in key_ids:
             with self._lock:
                 self._open.pop(key_id, None)
-            n_destroyed += _shred(self._path(key_id))
-        if n_destroyed:
+            try:
+                n_destroyed += _shred(self._path(key_id))
+            except OSError as exc:
+                failed.append(exc)
+        try:
             _sync(self.folder)
+        except OSError as exc:
+            failed.append(exc)
+        if failed:
+            raise StoreError(
+                "retired keys of the store cannot be destroyed "
+                f"({type(failed[0]).__name__}); make the folder of its keys writable"
+            ) from failed[0]
         return n_destroyed
 
     def has(self, key_id: str) -> bool:

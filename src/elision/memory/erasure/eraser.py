@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from elision.contract import Erasable
-from elision.errors import ElisionError, NotFoundError
+from elision.errors import NotFoundError, StoreError
 from elision.memory.erasure import backups, jobs, tombstones
 from elision.memory.erasure.deleting import Gathered, criteria_of, delete
 from elision.memory.erasure.issuing import issue
@@ -17,6 +17,7 @@ from elision.memory.erasure.plan import Plan, planned
 from elision.memory.erasure.receipts import Receipt, verify_receipt
 from elision.memory.erasure.selector import check_reason
 from elision.memory.erasure.sweeping import drop_index, snapshot_folders, sweep
+from elision.memory.erasure.telling import Told, tell
 from elision.memory.erasure.verifying import (
     Findings,
     files_of,
@@ -24,8 +25,11 @@ from elision.memory.erasure.verifying import (
     look_in_index,
     rows_left,
 )
+from elision.memory.identity import settle_retired
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from elision.memory.erasure.jobs import Job
     from elision.memory.erasure.selector import Selector
     from elision.memory.store import Store
@@ -42,6 +46,7 @@ class _Run:
     wait_s: float
     selector: Selector | None = None
     gathered: Gathered | None = field(default=None, repr=False)
+    told: Told = Told()
     unfinished: list[str] = field(default_factory=list)
 
 
@@ -50,7 +55,8 @@ class Eraser:
 
     A job goes through ``planned``, ``deleted``, ``swept`` to ``verified``, or stays ``pending``.
     Each step is on the disk before the next begins and can be done again, so that a job which was
-    cut short goes on with `resume`:
+    cut short goes on with `resume`, in any process. Where another process has carried on with a
+    job meanwhile, this one's index and caches are seen to all the same.
 
     1. ``planned``: what is meant is written down, as ids, codes and keyed digests.
     2. ``deleted``: in one transaction rows go, tombstones stay, namespaces without records lose
@@ -108,7 +114,8 @@ class Eraser:
 
         Raises:
             RequestError: If the reason is no code or the actor no label.
-            StoreError: If the database fails; the job goes on with `resume` if it was begun.
+            StoreError: If the database or a key's file fails; the job goes on with `resume` if it
+                was begun. Or if a cache of this process fails after another has verified it.
         """
         check_reason(reason, actor)
         store = self._store
@@ -135,8 +142,8 @@ class Eraser:
             StoreError: If the database fails.
         """
         with self._store.database.reading() as connection:
-            waiting = [jobs.job_of(connection, one) for one in jobs.open_jobs(connection)]
-        return tuple(self._carry_on(job, _Run(wait_s)) for job in waiting if job is not None)
+            waiting = jobs.open_jobs(connection)
+        return tuple(self._carry_on(self._job(one), _Run(wait_s)) for one in waiting)
 
     def receipts(self, tenant: str) -> tuple[Receipt, ...]:
         """Return the receipts of *tenant*'s erasures, oldest first."""
@@ -149,11 +156,7 @@ class Eraser:
         Raises:
             NotFoundError: If there is none of that id.
         """
-        with self._store.database.reading() as connection:
-            job = jobs.job_of(connection, erasure_id)
-        if job is None:
-            raise NotFoundError("there is no erasure of that id", code="erasure_not_found")
-        return job.state
+        return self._job(erasure_id).state
 
     def verify(self, receipt: Receipt) -> bool:
         """Return whether *receipt* is this store's, unaltered, and nothing has come back since.
@@ -187,51 +190,64 @@ class Eraser:
         with self._store.database.writing() as connection:
             backups.forget_missing(connection, dest)
 
+    def _job(self, erasure_id: str) -> Job:
+        with self._store.database.reading() as connection:
+            job = jobs.job_of(connection, erasure_id)
+        if job is None:
+            raise NotFoundError("there is no erasure of that id", code="erasure_not_found")
+        return job
+
     # --- the steps -------------------------------------------------------------------------------
 
     def _carry_on(self, job: Job, run: _Run) -> Receipt:
         if job.state == "planned":
             job = self._delete(job, run)
-        if job.state in ("deleted", "pending"):
-            job = self._sweep(job, run)
-        return self._verify(job, run)
+        if job.state == "verified":
+            return self._follow(job, run)
+        return self._verify(self._sweep(job, run), run)
+
+    def _follow(self, job: Job, run: _Run) -> Receipt:
+        """See to what another process, which has finished the job, could not reach."""
+        drop_index(self._store, job.tenant)
+        self._tell(job, run)
+        with self._store.database.reading() as connection:
+            return _standing(jobs.receipt_of(connection, job.id), run)
 
     def _delete(self, job: Job, run: _Run) -> Job:
         job, run.gathered = delete(self._store, job, run.selector)
-        self._on_state("deleted")
+        self._on_state(job.state)
         return job
 
     def _sweep(self, job: Job, run: _Run) -> Job:
         store = self._store
         drop_index(store, job.tenant)
-        dropped = self._tell(job, run)
+        self._tell(job, run)
+        self._destroy_keys()
         renewed = backups.renew(store.database, self._copies())
         if renewed["unreachable"]:
             run.unfinished.append("backups")
         if not sweep(store, wait_s=run.wait_s):
             run.unfinished.append("reader")
-        job = replace(
-            job,
-            state="pending" if run.unfinished else "swept",
-            caches=job.caches + dropped,
-            backups=renewed,
-        )
+        job = replace(job, caches=job.caches + run.told.dropped, backups=renewed)
         with store.database.writing() as connection:
+            job = _with_untold(connection, job, run)
+            job = replace(job, state="pending" if run.unfinished or job.untold else "swept")
             jobs.keep_job(connection, job)
         self._on_state(job.state)
         return job
 
-    def _tell(self, job: Job, run: _Run) -> int:
+    def _tell(self, job: Job, run: _Run) -> None:
         """Have every cache drop it; one that is not known to be free of it drops the tenant's."""
         whole = run.gathered is None or (job.criteria.scope and job.criteria.spaces is None)
         texts = None if whole or run.gathered is None else sorted(run.gathered.texts)
-        dropped = 0
-        for erasable in self._erasables:
-            try:
-                dropped += erasable.erase(job.tenant, texts=texts)
-            except ElisionError:
-                run.unfinished.append("caches")
-        return dropped
+        run.told = tell(self._erasables, job.tenant, texts)
+
+    def _destroy_keys(self) -> bool:
+        keyring = self._store.bodies.keyring
+        if keyring is None:
+            return True
+        with self._store.database.writing() as connection:
+            return settle_retired(connection, keyring)
 
     def _copies(self) -> tuple[Path, ...]:
         with self._store.database.reading() as connection:
@@ -241,13 +257,14 @@ class Eraser:
     def _verify(self, job: Job, run: _Run) -> Receipt:
         store = self._store
         findings = self._look(job, run)
-        unfinished = tuple(dict.fromkeys((*run.unfinished, *findings.unfinished())))
-        job = replace(job, state="pending" if unfinished else "verified")
-        receipt = issue(store, job, findings, unfinished)
         with store.database.writing() as connection:
-            jobs.keep_job(connection, job, receipt)
+            job = _with_untold(connection, job, run)
+            caches = ("caches",) if job.untold else ()
+            unfinished = tuple(dict.fromkeys((*caches, *run.unfinished, *findings.unfinished())))
+            job = replace(job, state="pending" if unfinished else "verified")
+            receipt = jobs.keep_job(connection, job, issue(store, job, findings, unfinished))
         self._on_state(job.state)
-        return receipt
+        return _standing(receipt, run)
 
     def _look(self, job: Job, run: _Run) -> Findings:
         store = self._store
@@ -261,4 +278,23 @@ class Eraser:
             figures = look_in_files(connection, files, needles)
             n_rows = rows_left(connection, job.erased)
         figures |= {"too_short": job.too_short, "searched": n_searched}
-        return Findings(figures=figures, n_rows=n_rows, n_indexed=n_indexed)
+        n_keys = 0 if self._destroy_keys() else 1
+        return Findings(figures=figures, n_rows=n_rows, n_indexed=n_indexed, n_keys=n_keys)
+
+
+def _with_untold(connection: Connection, job: Job, run: _Run) -> Job:
+    """Return *job* with the caches that are untold now, those of other processes among them."""
+    known = jobs.job_of(connection, job.id) or job
+    return replace(job, untold=run.told.left(known.untold))
+
+
+def _standing(receipt: Receipt | None, run: _Run) -> Receipt:
+    """Return the receipt that the database has, unless it says more than is true here."""
+    if receipt is None:
+        raise StoreError("the erasure is not in the database any more; was it restored?")
+    if receipt.state == "verified" and run.told.missed:
+        raise StoreError(
+            "another process has finished the erasure, but a cache of this one failed; end this "
+            "process, and what its caches hold is gone with it"
+        )
+    return receipt

@@ -43,6 +43,8 @@ class Job:
         counts: What was erased.
         erased: The records' numbers, each given once and never again.
         caches: What was dropped by now.
+        untold: Kinds of caches that could not be told, of whatever process: only one that has
+            them can tell them.
         keys_destroyed: Data keys that were retired by it.
         backups: Figures.
         too_short: Texts.
@@ -59,6 +61,7 @@ class Job:
     counts: dict[str, int] = field(default_factory=dict)
     erased: tuple[int, ...] = ()
     caches: int = 0
+    untold: tuple[str, ...] = ()
     keys_destroyed: int = 0
     backups: dict[str, int] = field(default_factory=dict)
     too_short: int = 0
@@ -95,13 +98,19 @@ def add_job(connection: Connection, job: Job) -> None:
     connection.execute(insert(erasures).values(**row, state=job.state, job=_packed(job)))
 
 
-def keep_job(connection: Connection, job: Job, receipt: Receipt | None = None) -> None:
-    """Write how far a job is, and its receipt; once it is verified there is nothing left to do."""
+def keep_job(connection: Connection, job: Job, receipt: Receipt | None = None) -> Receipt | None:
+    """Write how far a job is, and its receipt; return the receipt that stands.
+
+    Once it is verified there is nothing left to do: what another process has verified stays.
+    """
     kept = replace(job, needles=None, erased=()) if job.state == "verified" else job
     values: dict[str, Any] = {"state": job.state, "job": _packed(kept)}
     if receipt is not None:
         values["receipt"] = orjson.dumps(receipt.to_body()).decode()
-    connection.execute(update(erasures).where(erasures.c.id == job.id).values(**values))
+    going_on = update(erasures).where(erasures.c.id == job.id, erasures.c.state != "verified")
+    if connection.execute(going_on.values(**values)).rowcount:
+        return receipt
+    return receipt_of(connection, job.id)
 
 
 def job_of(connection: Connection, job_id: str) -> Job | None:
@@ -114,6 +123,12 @@ def open_jobs(connection: Connection) -> tuple[str, ...]:
     """Return the ids of the jobs that are not done, oldest first."""
     query = select(erasures.c.id).where(erasures.c.state.in_(OPEN)).order_by(erasures.c.at)
     return tuple(connection.scalars(query))
+
+
+def receipt_of(connection: Connection, job_id: str) -> Receipt | None:
+    """Return the last receipt of a job."""
+    body = connection.scalar(select(erasures.c.receipt).where(erasures.c.id == job_id))
+    return None if body is None else Receipt.from_body(orjson.loads(body))
 
 
 def receipts_of(connection: Connection, tenant: str) -> tuple[Receipt, ...]:
@@ -135,7 +150,7 @@ def _unpacked(row: Row[Any]) -> Job:
     body = orjson.loads(row.job)
     given = body.pop("criteria")
     lists = {name: _tuple(given[name]) for name in _LISTS}
-    tuples = {name: _tuple(body[name]) for name in ("erased", "needles")}
+    tuples = {name: _tuple(body[name]) for name in ("erased", "needles", "untold")}
     return Job(
         id=row.id, state=row.state, at=row.at, criteria=Criteria(**given | lists), **body | tuples
     )

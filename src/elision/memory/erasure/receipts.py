@@ -56,7 +56,7 @@ class Receipt:
         state: ``verified``: every step was done and nothing was found left; ``pending``: not yet.
         unfinished: Codes of what stands in the way: ``reader`` (an open reader, or a full disk,
             keeps the log from being emptied), ``residual``, ``unreadable``, ``backups``,
-            ``caches``, ``rows``, ``index``.
+            ``caches``, ``rows``, ``index``, ``keys`` (an old data key's file is there still).
         counts: Rows erased per table; ``episodes`` keep their figures and lose their task,
             ``spaces`` their row or, where episodes stand in them, their labels.
         caches: What the caches elsewhere dropped.

@@ -34,11 +34,13 @@ class Findings:
         figures: Of the byte scan.
         n_rows: Rows that refer to erased records still.
         n_indexed: Erased vectors that a search found still.
+        n_keys: 1 if keys that were retired lie there still.
     """
 
     figures: dict[str, int]
     n_rows: int
     n_indexed: int
+    n_keys: int = 0
 
     def unfinished(self) -> tuple[str, ...]:
         """Return codes of what is not as it must be; see `Receipt`."""
@@ -47,6 +49,7 @@ class Findings:
             "unreadable": self.figures["unreadable"],
             "rows": self.n_rows,
             "index": self.n_indexed,
+            "keys": self.n_keys,
         }
         return tuple(code for code, n in wrong.items() if n)
 
