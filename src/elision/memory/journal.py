@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,7 +61,8 @@ class Journal:
         """Append what was noted, and let go of what is older than anybody needs."""
         if not self._rows:
             return
-        connection.execute(_CHANGE, list(self._rows.values()))
+        stamp = secrets.randbits(63)
+        connection.execute(_CHANGE, [row | {"stamp": stamp} for row in self._rows.values()])
         last = connection.scalar(_LAST) or 0
         if self._anew:
             put_meta(connection, "floor", str(last))

@@ -139,6 +139,9 @@ changes = Table(
     Column("tenant", String(128), nullable=False),
     Column("rid", _Id, nullable=False),
     Column("gone", Boolean, nullable=False),
+    # Drawn at random for each write: another database, or this one put back from a backup, gives
+    # the same numbers to other changes.
+    Column("stamp", BigInteger, nullable=False),
     Index(None, "tenant", "generation"),
     sqlite_autoincrement=True,
 )
@@ -177,7 +180,7 @@ episodes = Table(
     Column("state", String(16), nullable=False),
     Column("mode", String(16), nullable=False),
     Column("lane", String(16), nullable=False),
-    # How the lane was chosen: figures and codes, as JSON.
+    # How the lane was chosen: figures and codes, as JSON; nothing once the task is erased.
     Column("decision", Text, nullable=False),
     Column("retried", Boolean, nullable=False),
     # None: unknown, which is not 0.

@@ -38,6 +38,12 @@ class SqlSource:
         query = "SELECT MAX(generation) FROM changes WHERE tenant = ?"
         return int(self._database.rows(query, (tenant,))[0][0] or 0)
 
+    def stamp(self, tenant: str, generation: int) -> int:
+        """Return what tells that change from others of its number elsewhere; 0: it is not kept."""
+        query = "SELECT stamp FROM changes WHERE tenant = ? AND generation = ?"
+        found = self._database.rows(query, (tenant, generation))
+        return int(found[0][0]) if found else 0
+
     def rows(self, tenant: str) -> Iterator[Row]:
         """Yield every row of *tenant*, all of one moment."""
         return self._rows(tenant, _ROWS, (tenant,))

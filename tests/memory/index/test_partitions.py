@@ -63,6 +63,9 @@ class Journal:
     def generation(self, tenant):
         return max((n + 1 for n, one in enumerate(self.changes) if one[0] == tenant), default=0)
 
+    def stamp(self, tenant, generation):
+        return 0
+
     def rows(self, tenant):
         self.n_read += 1
         yield from [row for row, _ in self.held[tenant].values()]

@@ -28,6 +28,7 @@ class Rows:
         self.held = {"a": {rid: self.row(rid) for rid in range(n)}, "b": {}}
         self.at = {"a": 7, "b": 7}
         self.n_read = 0
+        self.drawn = 2**62
         self.on_generation = lambda: None
 
     @staticmethod
@@ -38,6 +39,9 @@ class Rows:
     def generation(self, tenant):
         self.on_generation()
         return self.at.get(tenant, 0)
+
+    def stamp(self, tenant, generation):
+        return self.drawn + generation
 
     def rows(self, tenant):
         self.n_read += 1
@@ -103,8 +107,8 @@ def test_a_snapshot_is_numbers_for_the_owner_only_and_nothing_that_runs(tmp_path
     assert {stat.S_IMODE(path.stat().st_mode) for path in (manifest, numbers)} == {0o600}
     assert stat.S_IMODE((tmp_path / "memory").stat().st_mode) == 0o700
     told = json.loads(manifest.read_bytes())
-    assert set(told) == {"format", "identity", "tenant", "generation", "sha256", "n", "dim",
-                         "names", "arrays"}  # fmt: skip
+    assert set(told) == {"format", "identity", "tenant", "generation", "stamp", "sha256", "n",
+                         "dim", "names", "arrays"}  # fmt: skip
     with pytest.raises((pickle.UnpicklingError, ValueError, EOFError)):
         pickle.loads(numbers.read_bytes())
     assert VECTORS[0].tobytes() in numbers.read_bytes()  # so that its absence means something
@@ -163,9 +167,9 @@ def edited(**changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"generation": 6}, {"generation": 8}, {"format": 2}, {"dim": DIM + 1}, {"n": N - 1},
-        {"identity": "other:8"}, {"tenant": "0" * 32}, {"sha256": "0" * 64}, {"more": 1},
-        {"names": ["kind0"]}, {"arrays": []},
+        {"generation": 6}, {"generation": 8}, {"stamp": 2**62}, {"format": 2}, {"dim": DIM + 1},
+        {"n": N - 1}, {"identity": "other:8"}, {"tenant": "0" * 32}, {"sha256": "0" * 64},
+        {"more": 1}, {"names": ["kind0"]}, {"arrays": []},
         {"arrays": [{"name": "rid", "dtype": "<i8", "shape": [-1]}]},
         {"arrays": [{"name": "rid", "dtype": "O", "shape": [4]}]},
         {"arrays": [{"name": "rid", "dtype": "<i8", "shape": [2**60, 2**60]}]},
@@ -173,6 +177,14 @@ def edited(**changes):
 )  # fmt: skip
 def test_one_that_says_it_is_something_else_is_not_believed(tmp_path, changes):
     assert broken(tmp_path, edited(**changes)) == 1
+
+
+def test_another_stores_of_the_same_name_and_number_is_not_believed(tmp_path):
+    saved(tmp_path)
+    other = Rows(20)
+    other.drawn += 1
+    assert len(Partitions(other, folder=tmp_path).at("a")) == 20
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("missing", [0, 1])

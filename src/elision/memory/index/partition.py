@@ -55,6 +55,13 @@ class Source(Protocol):
         """Return the number of the last change to the tenant's rows."""
         ...
 
+    def stamp(self, tenant: str, generation: int) -> int:
+        """Return what tells that change from one of the same number in another store, or in this.
+
+        A store that is put back from a backup gives the same numbers again.
+        """
+        ...
+
     def rows(self, tenant: str) -> Iterator[Row]:
         """Yield every row of *tenant*, fetched in batches."""
         ...

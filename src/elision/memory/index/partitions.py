@@ -133,7 +133,8 @@ class Partitions:
         if snapshots is None:
             return None
         values = values_of(self._source, tenant)
-        found = snapshots.load(tenant, generation, values, ivf_from=self._ivf_from)
+        moment = generation, self._source.stamp(tenant, generation)
+        found = snapshots.load(tenant, moment, values, ivf_from=self._ivf_from)
         slot.saved_at = None if found is None else generation
         return found
 
@@ -153,7 +154,8 @@ class Partitions:
                 return False
             if slot.saved_at == partition.generation:
                 return False
-            if not snapshots.save(tenant, partition):
+            stamp = self._source.stamp(tenant, partition.generation)
+            if not snapshots.save(tenant, partition, stamp=stamp):
                 return False
             if self._source.generation(tenant) != partition.generation:
                 snapshots.unlink(tenant)

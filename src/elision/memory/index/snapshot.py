@@ -49,6 +49,7 @@ class _Manifest(BaseModel):
     identity: str
     tenant: str
     generation: int
+    stamp: int
     n: int
     dim: int
     names: tuple[str, ...]
@@ -64,8 +65,8 @@ class Snapshots:
     """Each partition in two files: numbers, and a manifest that says what they are.
 
     The numbers are vectors, ids, codes and times; no text, and nothing that is run (no pickle).
-    Whatever is not exactly what the manifest says, or of another generation, tenant or identity
-    than is asked for, is unlinked; it is made anew from the store.
+    Whatever is not exactly what the manifest says, or of another moment, tenant or identity than
+    is asked for, is unlinked; it is made anew from the store.
 
     Args:
         folder: Where they lie; made when needed.
@@ -76,22 +77,28 @@ class Snapshots:
         self._folder = folder
         self._identity = identity
 
-    def save(self, tenant: str, partition: Partition) -> bool:
-        """Write *partition*, and return whether that worked; if not, none is left."""
+    def save(self, tenant: str, partition: Partition, *, stamp: int) -> bool:
+        """Write *partition*, and return whether that worked; if not, none is left.
+
+        Args:
+            tenant: Whose.
+            partition: What.
+            stamp: Of the change that it is as new as; see `Source.stamp`.
+        """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._write(tenant, partition)
+            self._write(tenant, partition, stamp)
         except OSError:
             self.unlink(tenant)
             return False
         return True
 
     def load(
-        self, tenant: str, generation: int, values: Values, *, ivf_from: int = IVF_FROM
+        self, tenant: str, moment: tuple[int, int], values: Values, *, ivf_from: int = IVF_FROM
     ) -> Partition | None:
-        """Return the partition of *tenant* as of *generation*; None if no file is that."""
+        """Return the partition as of a generation and its stamp; None if no file is that."""
         try:
-            manifest, arrays = self._read(tenant, generation)
+            manifest, arrays = self._read(tenant, moment)
             return _partition(manifest, arrays, values, ivf_from)
         except (OSError, ValueError, KeyError, ValidationError):
             self.unlink(tenant)
@@ -106,14 +113,14 @@ class Snapshots:
                 n_unlinked += 1
         return n_unlinked
 
-    def _write(self, tenant: str, partition: Partition) -> None:
-        generation = partition.generation
+    def _write(self, tenant: str, partition: Partition, stamp: int) -> None:
         arrays, names = partition.arrays()
         told = _Manifest(
             format=_FORMAT,
             identity=self._identity,
             tenant=_digest(tenant),
-            generation=generation,
+            generation=partition.generation,
+            stamp=stamp,
             n=len(arrays["rid"]),
             dim=arrays["vectors"].shape[1] if "vectors" in arrays else 0,
             names=tuple(names),
@@ -131,11 +138,14 @@ class Snapshots:
         _replace(manifest, [told.model_dump_json().encode()])
         _sync(self._folder)
 
-    def _read(self, tenant: str, generation: int) -> tuple[_Manifest, dict[str, NDArray[Any]]]:
+    def _read(
+        self, tenant: str, moment: tuple[int, int]
+    ) -> tuple[_Manifest, dict[str, NDArray[Any]]]:
         file, numbers = self._files(tenant)
         manifest = _Manifest.model_validate_json(file.read_bytes())
-        told = (manifest.format, manifest.identity, manifest.tenant, manifest.generation)
-        if told != (_FORMAT, self._identity, _digest(tenant), generation):
+        told = (manifest.format, manifest.identity, manifest.tenant)
+        now = (manifest.generation, manifest.stamp)
+        if told != (_FORMAT, self._identity, _digest(tenant)) or now != moment:
             raise ValueError("of something else")
         return manifest, _arrays(numbers, manifest)
 

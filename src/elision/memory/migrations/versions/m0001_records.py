@@ -129,6 +129,7 @@ def _bookkeeping() -> None:
         sa.Column("tenant", sa.String(128), nullable=False),
         sa.Column("rid", _ID, nullable=False),
         sa.Column("gone", sa.Boolean, nullable=False),
+        sa.Column("stamp", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("generation", name="pk_changes"),
         sqlite_autoincrement=True,
     )
