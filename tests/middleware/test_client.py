@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
-from collections.abc import Iterator
+import gc
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 import elision
+from elision.contract import Capability, Delta, Plan, Usage
 from elision.errors import ElisionError, NotFoundError, RequestError, TargetError
 from elision.guards.register.register import Register
+from elision.middleware.assembly import around
 from elision.middleware.client import Client
 from elision.middleware.pipeline import Pipeline
+from elision.settings import Settings
 from elision.testing.models import tiny_model
 from elision.testing.scripted import ScriptedEngine
 from elision.testing.tokenizers import byte_tokenizer
@@ -112,3 +119,157 @@ def test_a_model_in_memory_can_be_wrapped(home: Path) -> None:
 def test_an_unknown_model_is_not_found(home: Path) -> None:
     with pytest.raises(ElisionError, match="no model is called"):
         elision.load("nonsense-model")
+
+
+class Dripping:
+    """An engine whose streams take a while to close, and say when they have."""
+
+    name = "dripping"
+    capabilities = Capability.NONE
+    lexicon = None
+
+    def __init__(self) -> None:
+        self.words = 500
+        self.begun = threading.Event()
+        self.ended: list[str] = []
+        self.closed = False
+
+    async def stream(self, _plan: Plan) -> AsyncIterator[Delta]:
+        self.begun.set()
+        try:
+            for n in range(self.words):
+                yield Delta(text=f"word{n} ")
+                await asyncio.sleep(0.01)
+            yield Delta(finish="stop")
+            yield Delta(usage=Usage(), report={"engine": self.name})
+        finally:
+            await asyncio.sleep(0.1)
+            self.ended.append("too late" if self.closed else "in time")
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def dripping() -> Dripping:
+    return Dripping()
+
+
+@pytest.fixture
+def slow(dripping: Dripping, tmp_path: Path) -> Iterator[Client]:
+    with Client(around(dripping, Settings(home=tmp_path, encoder=None))) as client:
+        yield client
+
+
+@pytest.mark.parametrize("profile", ["plain", "guarded", "agentic"])
+async def test_a_cancelled_stream_is_cancelled_and_leaves_nothing_halfway(
+    profile: str, slow: Client, dripping: Dripping
+) -> None:
+    async def read() -> None:
+        async for _delta in slow.astream("Which lamp?", profile=profile, memory={"lane": "auto"}):
+            pass
+
+    reading = asyncio.create_task(read())
+    await asyncio.to_thread(dripping.begun.wait)
+    await asyncio.sleep(0.03)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await slow.aclose()
+    assert len(dripping.ended) == 1
+
+
+async def test_a_stream_cancelled_while_it_closes_closes_all_the_same(
+    slow: Client, dripping: Dripping
+) -> None:
+    async def read() -> None:
+        async for _delta in slow.astream("Which lamp?", profile="plain"):
+            pass
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0.05)
+    for _twice in range(2):
+        reading.cancel()
+        await asyncio.sleep(0.02)
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await asyncio.sleep(0.3)
+    assert dripping.ended
+
+
+def test_an_interrupted_stream_ends_with_the_interrupt(slow: Client, dripping: Dripping) -> None:
+    threading.Timer(0.1, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        for _delta in slow.stream("Which lamp?", profile="plain"):
+            pass
+    assert len(dripping.ended) == 1
+
+
+def test_an_abandoned_stream_may_be_collected_on_the_clients_own_thread(
+    slow: Client, dripping: Dripping
+) -> None:
+    deltas = slow.stream("Which lamp?", profile="plain")
+    next(deltas)
+    held = [deltas]
+    held.append(held)  # type: ignore[arg-type]
+    del deltas, held
+
+    async def collect() -> None:
+        gc.collect()
+
+    asyncio.run_coroutine_threadsafe(collect(), slow._loop._loop).result(5)
+    dripping.words = 1
+    assert slow.chat("Which lamp?", profile="plain").text == "word0 "
+    assert len(dripping.ended) == 2
+
+
+def test_closing_ends_streams_that_nobody_reads_before_the_engine(
+    slow: Client, dripping: Dripping
+) -> None:
+    deltas = slow.stream("Which lamp?", profile="plain")
+    next(deltas)
+    slow.close()
+    assert dripping.closed
+    assert dripping.ended == ["in time"]
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        next(deltas)
+
+
+def test_closing_ends_what_runs_on_the_loop_before_it_stops(slow: Client) -> None:
+    ended = threading.Event()
+
+    async def linger() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.02)
+            ended.set()
+
+    left = asyncio.run_coroutine_threadsafe(linger(), slow._loop._loop)
+    time.sleep(0.02)
+    slow.close()
+    assert ended.is_set()
+    assert left.cancelled()
+
+
+def test_a_blocking_call_on_the_clients_own_loop_is_refused_instead_of_waiting(
+    slow: Client,
+) -> None:
+    async def block() -> None:
+        slow.chat("Which lamp?")
+
+    with pytest.raises(RuntimeError, match="own loop"):
+        slow._loop.run(block())
+
+
+@pytest.mark.parametrize(("reward", "success"), [(0.6, False), (0.8, True)])
+def test_a_reward_counts_as_success_from_where_the_settings_say(
+    reward: float, success: bool, dripping: Dripping, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path, encoder=None, atlas={"success_from": 0.7})
+    dripping.words = 1
+    with Client(around(dripping, settings)) as client:
+        reply = client.chat("Which lamp?", profile="agentic", memory={"lane": "auto"})
+        episode = reply.report["episode"]
+        assert client.reward(episode, reward)
+        assert client.memory.episodes.get(client.tenant, episode).success is success
