@@ -66,6 +66,8 @@ def open_memory(
 ) -> Memory:
     """Open the memory that *settings* name, screened by *register*.
 
+    Bundles that a killed process left on their way in or out are removed.
+
     Args:
         settings: ``home``, ``key_folder``, ``memory_url`` and ``memory_sealed`` are read.
         register: What must not be kept or shown.
@@ -77,7 +79,9 @@ def open_memory(
         ConfigError: If it cannot be opened, or was written with another encoder.
     """
     from elision.memory.memory import Memory
+    from elision.middleware.staging import discard_staged
 
+    discard_staged(settings.home)
     store = open_store(settings, register, encoder, encodes=encodes)
     return Memory(store, erasables=erasables, folders=(settings.home,))
 

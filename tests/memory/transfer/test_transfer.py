@@ -210,8 +210,23 @@ def test_only_what_was_asked_for_is_exported(shelf: Shelf, bundle: Path) -> None
 
 def test_a_bundle_that_cannot_be_written_leaves_the_old_one(shelf: Shelf, tmp_path: Path) -> None:
     store = shelf.store("one")
-    with pytest.raises(ConfigError, match="cannot be written"):
-        export_to(store, None, tmp_path / "absent" / "bundle.jsonl")
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    for name in ("absent/bundle.jsonl", "file/bundle.jsonl", "folder"):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            export_to(store, None, tmp_path / name)
+    assert (tmp_path / "file").read_text() == "old"
+    assert not list(tmp_path.glob("**/*.tmp"))
+
+
+def test_what_a_killed_export_left_goes_with_the_next_one(shelf: Shelf, bundle: Path) -> None:
+    store = shelf.store("one")
+    kept = [f".{bundle.name}.old.0123456789abcdef.tmp", f".{bundle.name}.0123.tmp", "mine.tmp"]
+    for name in (f".{bundle.name}.0123456789abcdef.tmp", *kept):
+        bundle.with_name(name).write_text("Jo grows tomatoes")
+    export_to(store, None, bundle)
+    left = {path.name for path in bundle.parent.iterdir() if "bundle" in path.name}
+    assert left | {"mine.tmp"} == {bundle.name, *kept}
 
 
 def test_a_time_to_live_goes_on(shelf: Shelf, bundle: Path) -> None:

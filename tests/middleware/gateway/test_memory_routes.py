@@ -116,11 +116,28 @@ def test_what_leaves_comes_back_and_what_was_erased_stays_away(served: Served) -
         assert server.ask("POST", "/v1/memory/import?on_conflict=x", bundle)[0] == 400
 
 
+def test_no_bundle_stays_behind_and_what_a_killed_server_left_goes(
+    served: Served, tmp_path: Path
+) -> None:
+    left = tmp_path / "transfer" / "tmp1" / "memory.jsonl"
+    left.parent.mkdir(parents=True)
+    left.write_text(QUESTION["content"])
+    with served(home=tmp_path) as server:
+        agentic(server)
+        assert not left.exists()
+        status, headers, bundle = server.ask("GET", "/v1/memory/export")
+        assert (status, int(headers["content-length"])) == (200, len(bundle))
+        assert server.ask("POST", "/v1/memory/import", bundle)[0] == 201
+        assert server.ask("POST", "/v1/memory/import", bundle[:-5])[0] == 400
+        assert list((tmp_path / "transfer").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "param"),
     [
         ("POST", "/v1/memory/erase", {}, 400, "everything"),
         ("POST", "/v1/memory/erase", {"everything": True, "ids": []}, 400, "everything"),
+        ("POST", "/v1/memory/erase", {"namespace": []}, 400, "everything"),
         ("POST", "/v1/memory/erase", {"target": "nobody"}, 404, None),
         ("POST", "/v1/memory/search", {}, 400, "query"),
         ("POST", "/v1/memory/search", {"query": "a", "kind": "x"}, 400, None),
@@ -153,7 +170,18 @@ def test_a_caller_of_text_gives_rewards_and_reads_no_memory(served: Served) -> N
         assert server.ask("POST", f"{path}/reward", {"reward": 1}, **other)[0] == 404
         assert server.ask("GET", path, None, **other)[0] == 404
         assert ask(server, "GET", "/v1/memory/records", **other)["data"] == []
+        measured = {"reward": 0, "by": "checker"}
+        assert server.ask("POST", f"{path}/reward", measured, **caller)[0] == 403
         assert ask(server, "POST", f"{path}/reward", {"reward": 1}, **caller)["taken"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_deadline_that_has_passed_is_an_error_streamed_or_not(
+    server: Server, stream: bool
+) -> None:
+    body = {"model": "speaker@agentic", "messages": [QUESTION], "stream": stream}
+    asked = body | {"elision": {"timeout_s": 1e-9}}
+    assert server.ask("POST", "/v1/chat/completions", asked)[0] == 429
 
 
 def test_a_server_that_learns_nothing_keeps_nothing(served: Served, tmp_path: Path) -> None:

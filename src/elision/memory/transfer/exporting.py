@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import heapq
 import os
+import re
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -57,7 +58,8 @@ def export_to(
     Args:
         store: Where they lie; its key signs.
         scope: Which; None: those of every tenant.
-        file: Where to; complete when this returns, and untouched if it raises.
+        file: Where to; complete when this returns, and untouched if it raises. Killed meanwhile,
+            it leaves a draft beside *file*, which the next export to *file* removes.
         kinds: Only these; none: any.
         vectors: Whether vectors go too: from them a text can be guessed as from its words.
 
@@ -124,17 +126,26 @@ def _replacing(file: Path) -> Iterator[BinaryIO]:
     """Lend a new file that takes *file*'s place once it is on the disk."""
     draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
     try:
+        _discard_drafts(file)
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as exc:
-        raise ConfigError(f"the bundle cannot be written ({type(exc).__name__})") from exc
-    try:
         with os.fdopen(handle, "wb") as out:
             yield out
             out.flush()
             os.fsync(out.fileno())
         draft.replace(file)
+    except OSError as exc:
+        raise ConfigError(f"the bundle cannot be written ({type(exc).__name__})") from exc
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # it took the file's place, or what hinders this was raised
+            draft.unlink()
+
+
+def _discard_drafts(file: Path) -> None:
+    """Unlink what a killed process left of *file*, in clear: nobody else would know of it."""
+    of_it = re.compile(rf"\.{re.escape(file.name)}\.[0-9a-f]{{16}}\.tmp")
+    for path in file.parent.iterdir():
+        if of_it.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _tenants(store: Store) -> list[Scope]:

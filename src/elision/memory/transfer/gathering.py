@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from elision.memory.reading import Standing
     from elision.memory.store import Store
 
-
 _READINGS: Final = 3
 """Of one batch, in a sealed store: each erasure may come in between."""
 

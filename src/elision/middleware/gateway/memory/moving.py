@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.background import BackgroundTask
-from starlette.responses import FileResponse
+from starlette.responses import StreamingResponse
 
 from elision.errors import RequestError
 from elision.memory.records import Scope
@@ -21,6 +20,7 @@ from elision.middleware.gateway.memory import shapes
 from elision.middleware.gateway.memory.reading import memory_of
 from elision.middleware.gateway.service import answer, service_of, tenant_of
 from elision.middleware.gateway.shapes import answers
+from elision.middleware.staging import staged
 
 if TYPE_CHECKING:
     from typing import Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/v1/memory", tags=["memory"])
 
 Conflict = Literal["skip", "overwrite", "new_ids"]
+_CHUNK: Final = 1 << 18
 _TAKES = {"requestBody": {"required": True, "content": {JSON_LINES: {"schema": shapes.RECORD}}}}
 
 
@@ -46,14 +47,11 @@ async def export_memory(
     """Return the tenant's records in clear, one a line, signed at the end."""
     store = (await memory_of(request)).store
     scope = Scope(tenant_of(request), tuple(namespace or ()))
-    folder = tempfile.TemporaryDirectory()
-    file = Path(folder.name) / "memory.jsonl"
-    try:
+    with staged(service_of(request).settings.home) as file:
         await asyncio.to_thread(export_to, store, scope, file)
-    except BaseException:
-        folder.cleanup()
-        raise
-    return FileResponse(file, media_type=JSON_LINES, background=BackgroundTask(folder.cleanup))
+        bundle = file.open("rb")
+    length = {"content-length": str(os.fstat(bundle.fileno()).st_size)}
+    return StreamingResponse(_chunks(bundle), media_type=JSON_LINES, headers=length)
 
 
 @router.post(
@@ -75,10 +73,9 @@ async def import_memory(
     if on_conflict not in get_args(Conflict):
         known = ", ".join(get_args(Conflict))
         raise RequestError(f"'on_conflict' must be one of {known}", param="on_conflict")
-    limit = service_of(request).settings.body_limit_bytes
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "memory.jsonl"
-        await _save(request.stream(), file, limit)
+    settings = service_of(request).settings
+    with staged(settings.home) as file:
+        await _save(request.stream(), file, settings.body_limit_bytes)
         options = {"on_conflict": on_conflict, "revive": revive, "dry_run": dry_run}
         report = await asyncio.to_thread(_take_in, store, file, tenant, options)
     return answer(import_object(report), status=200 if dry_run else 201)
@@ -97,6 +94,13 @@ def import_object(report: ImportReport) -> dict[str, Any]:
         "known_signer": report.is_known,
         "dry_run": report.dry_run,
     }
+
+
+def _chunks(bundle: BinaryIO) -> Iterator[bytes]:
+    """Yield what lies in *bundle*, whose name is gone: with its reader it goes too."""
+    with bundle:
+        while data := bundle.read(_CHUNK):
+            yield data
 
 
 def _take_in(store: Store, file: Path, tenant: str, options: dict[str, Any]) -> ImportReport:
