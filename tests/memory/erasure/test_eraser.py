@@ -213,6 +213,9 @@ def test_a_reason_is_a_code(store: Store, reason: str) -> None:
 # --- what goes with a record ---------------------------------------------------------------------
 
 
+CHOSEN = '{"why":"a-code-of-the-caller"}'
+
+
 def episode(store: Store, id_: str, record: Record) -> None:
     """Write an episode that was told in *record* and met it as an entry."""
     with store.writing() as writing:
@@ -220,7 +223,7 @@ def episode(store: Store, id_: str, record: Record) -> None:
         space = writing.connection.scalar(select(t.records.c.space).where(t.records.c.rid == rid))
         figures = {"reward": 0.5, "tokens": 12, "cost": 0.1, "started_at": 1.0}
         row = {"id": id_, "tenant": "me", "space": space, "rid": rid, "state": "succeeded"}
-        row |= {"mode": "on", "lane": "auto", "decision": "{}", "retried": False, **figures}
+        row |= {"mode": "on", "lane": "auto", "decision": CHOSEN, "retried": False, **figures}
         writing.connection.execute(insert(t.episodes).values(**row))
         met = {"version": 1, "applied": True, "propensity": 0.5, "position": 0, "counted": True}
         writing.connection.execute(insert(t.exposures).values(episode=id_, rid=rid, **met))
@@ -239,7 +242,7 @@ def test_episodes_keep_figures_and_lose_words_and_the_names_of_where_they_were(
     assert {name: n for name, n in receipt.counts.items() if n} == gone
     with store.reading() as connection:
         [row] = connection.execute(select(t.episodes)).all()
-    assert (row.rid, row.reward, row.tokens) == (None, 0.5, 12)
+    assert (row.rid, row.reward, row.tokens, row.decision) == (None, 0.5, 12, "{}")
     assert copies(SECRET, "the very private project") == 0
     assert store.namespaces("me") == ()
     assert set(erase(store).counts.values()) == {0}

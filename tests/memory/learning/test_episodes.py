@@ -335,6 +335,17 @@ def _chosen(playbook: Playbook, *, mode: Any, episode: str) -> Any:
 # What is asked of them
 
 
+@pytest.mark.parametrize(
+    "decision",
+    [{"why": TASK}, {TASK: 1}, {"a": [{"b": "Ann Lee"}]}, {"a": "x" * 33}, {"a": ""}, {"a": {1}}],
+)
+def test_a_decision_has_no_words(episodes: Episodes, decision: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="figures and codes") as told:
+        episodes.begin(SCOPE, TASK, mode="on", lane="auto", decision=decision)
+    assert "Ann" not in str(told.value)
+    assert TASK not in str(told.value)
+
+
 def test_an_episode_is_told_as_it_was_begun(
     episodes: Episodes, playbook: Playbook, store: Store, clock: Any
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from elision.memory import schema as t
 from elision.memory.bodies import Place
@@ -101,6 +101,7 @@ def _take(writing: Writing, store: Store, job: Job, plan: Plan, gathered: Gather
     connection, vault = writing.connection, store.keys.vault
     bury(connection, vault, plan.rids, receipt=job.id, at=job.at)
     shared = set(per_space(connection, plan.rids)) - set(plan.spaces)
+    _blank_decisions(connection, plan.rids)
     writing.remove(job.tenant, sorted(plan.rids))
     for space in sorted(shared):
         writing.rooms.reseal(space)
@@ -114,6 +115,13 @@ def _take(writing: Writing, store: Store, job: Job, plan: Plan, gathered: Gather
         too_short=gathered.too_short,
     )
     return done.with_needles(gathered.needles, vault)
+
+
+def _blank_decisions(connection: Connection, rids: frozenset[int]) -> None:
+    """Have the episodes told in *rids* keep no code that a caller has chosen for them."""
+    for some in batches(rids):
+        told = update(t.episodes).where(t.episodes.c.rid.in_(some))
+        connection.execute(told.values(decision="{}"))
 
 
 def _gather(

@@ -46,7 +46,7 @@ class _Run:
     wait_s: float
     selector: Selector | None = None
     gathered: Gathered | None = field(default=None, repr=False)
-    told: Told = Told()
+    told: Told = field(default_factory=Told)
     unfinished: list[str] = field(default_factory=list)
 
 

@@ -57,8 +57,9 @@ class Receipt:
         unfinished: Codes of what stands in the way: ``reader`` (an open reader, or a full disk,
             keeps the log from being emptied), ``residual``, ``unreadable``, ``backups``,
             ``caches``, ``rows``, ``index``, ``keys`` (an old data key's file is there still).
-        counts: Rows erased per table; ``episodes`` keep their figures and lose their task,
-            ``spaces`` their row or, where episodes stand in them, their labels.
+        counts: Rows erased per table; ``episodes`` keep their figures and lose their task and how
+            their lane was chosen, ``spaces`` their row or, where episodes stand in them, their
+            labels.
         caches: What the caches elsewhere dropped.
         keys_destroyed: Data keys of a sealed store.
         scan: Of the byte scan: ``files``, ``bytes``, ``windows`` looked for, ``residual`` (found,

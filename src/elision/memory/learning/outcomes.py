@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 from uuid import UUID
@@ -31,6 +31,10 @@ REWARDED: Final = "rewarded"
 _MODES: Final = ("on", "frozen", "shadow")
 LONGEST_DECISION: Final = 16_384
 """Bytes of what is kept of how a lane was chosen."""
+_IN_CODES: Final = (
+    "a decision is told in figures and codes, each text 1 to 32 of a-z, 0-9, '_', '.', '-', "
+    "beginning with a letter"
+)
 SUCCESS: Final = 0.5
 """The reward from which an episode counts as a success where nobody says."""
 
@@ -146,15 +150,36 @@ def first_row(
 
 
 def _dumped(decision: Mapping[str, Any]) -> str:
+    """Return *decision* as JSON: it stands in clear, so no words of anybody are in it."""
     try:
         told = orjson.dumps(dict(decision))
     except TypeError:
-        raise RequestError("a decision is told in figures and codes", param="decision") from None
+        raise RequestError(_IN_CODES, param="decision") from None
     if len(told) > LONGEST_DECISION:
         raise RequestError(
             f"a decision takes {len(told)} bytes; the most are {LONGEST_DECISION}", param="decision"
         )
+    if not all(map(_is_code, _texts(orjson.loads(told)))):
+        raise RequestError(_IN_CODES, param="decision")
     return told.decode()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in JSON, names among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        inner = value if isinstance(value, list) else (*value, *value.values())
+        for one in inner:
+            yield from _texts(one)
+
+
+def _is_code(text: str) -> bool:
+    try:
+        check_code(text, "decision")
+    except RequestError:
+        return False
+    return True
 
 
 def check_reward(reward: float, by: str) -> None:
