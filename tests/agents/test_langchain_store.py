@@ -166,6 +166,29 @@ def test_erasing_leaves_a_receipt(store: Store, documents: MemoryVectorStore) ->
         MemoryVectorStore(store).erase()
 
 
+class Hiding:
+    on = False
+
+    def may_write(self, tenant: str, text: str) -> bool:
+        return not (self.on and "Annabel" in text)
+
+    may_read = may_write
+
+
+def test_erasing_a_document_takes_it_also_while_a_forget_target_hides_it(tmp_path: Path) -> None:
+    screen = Hiding()
+    with Store(tmp_path / "memory.db", encoder=HashingEncoder(8), screen=screen) as store:
+        documents = MemoryVectorStore(store, DOCUMENTS, eraser=Eraser(store))
+        documents.add_texts(["about Annabel", "pear"], ids=["a", "b"])
+        store.put(DOCUMENTS, Draft(text="a note of that key", key="n"))
+        screen.on = True
+        receipt = documents.erase(["a", "n"])
+        screen.on = False
+        assert (receipt.state, receipt.counts["records"]) == ("verified", 1)
+        assert [one.id for one in documents.get_by_ids(["a", "b"])] == ["b"]
+        assert store.get(DOCUMENTS, "n") is not None
+
+
 def test_from_texts_opens_a_database_with_the_embeddings_given(tmp_path: Path) -> None:
     embeddings = DeterministicFakeEmbedding(size=5)
     made = MemoryVectorStore.from_texts(

@@ -17,6 +17,7 @@ from elision.memory.records import Draft, Scope, Trust
 from elision.memory.store import Store
 
 MEMORIES = Scope("default", ("memories",))
+ELSEWHERE = Scope("default", ("other",))
 
 
 class Forbidding:
@@ -157,6 +158,21 @@ def test_what_a_forget_target_forbids_is_not_kept(store: Store) -> None:
     assert message.status == "error"
     assert "Annabel" not in str(message.content)
     assert store.list(MEMORIES) == ()
+
+
+def test_a_memory_that_a_forget_target_hides_by_now_can_be_dropped(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = Scope("default", ("memories", "jo"))
+    id_, other = (store.put(scope, Draft(text="likes plums")).id for scope in (below, ELSEWHERE))
+    monkeypatch.setattr(Forbidding, "may_read", lambda _self, _tenant, _text: False)
+    manage = ManageMemory(store=store)
+    assert called(manage, action="update", id=id_, content="x").status == "error"
+    assert called(manage, action="delete", id=other).status == "error"
+    assert called(manage, action="delete", id=id_).content == f"deleted memory {id_}"
+    monkeypatch.undo()
+    assert [record.id for record in store.list(Scope("default"))] == [other]
+    assert called(manage, action="delete", id=id_).status == "error"
 
 
 def test_only_notes_are_found_and_changed(store: Store) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-from elision.agents.keyed_records import rids_of
+from elision.agents.keyed_records import ids_of, rids_of
 from elision.agents.langchain_embeddings import EmbeddingsEncoder, LocalEmbeddings
 from elision.errors import ConfigError, MissingExtraError, RequestError
 from elision.memory.erasure.eraser import Eraser
@@ -154,7 +154,7 @@ class MemoryVectorStore(VectorStore):
     ) -> Receipt:
         """Erase documents and whatever was made from them; None erases the collection.
 
-        With None what lies below the namespace goes as well.
+        With None what lies below the namespace goes as well. What a forget target hides goes too.
 
         Raises:
             ConfigError: If there is no eraser.
@@ -165,7 +165,8 @@ class MemoryVectorStore(VectorStore):
         if ids is None:
             selector = Selector(tenant=tenant, namespace=self._scope.namespace)
         else:
-            found = tuple(record.id for record in self._records(ids))
+            with self._store.writing() as writing:
+                found = ids_of(self._store, writing, self._scope, KIND, ids)
             selector = Selector(tenant=tenant, ids=found)
         return self._eraser.erase(selector, reason=reason, actor=actor)
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from elision.agents.keyed_records import rids_within
 from elision.errors import ConflictError, MissingExtraError, NotFoundError, RequestError
 from elision.memory.records import Draft, Hit, Record, Scope, Trust
 from elision.memory.store import Store
@@ -199,10 +200,10 @@ class ManageMemory(MemoryTool):
         if asked.action == "create":
             draft = Draft(text=content, kind=KIND, trust=self.trust, ttl_s=self.ttl_s)
             return f"created memory {self.store.put(scope, draft).id}"
-        self._check_within(scope, id_)
         if asked.action == "delete":
-            self.store.remove(scope.tenant, [id_])
+            self._remove(scope, id_)
             return f"deleted memory {id_}"
+        self._check_within(scope, id_)
         self.store.change(scope.tenant, id_, text=content, trust=self.trust)
         return f"updated memory {id_}"
 
@@ -210,4 +211,15 @@ class ManageMemory(MemoryTool):
         """Refuse an id that lies elsewhere with the same words as one that is nowhere."""
         found = self.store.find(scope.tenant, [id_])
         if not any(scope.holds(record.scope) and record.kind == KIND for record in found):
-            raise NotFoundError("there is no memory of that id", code="record_not_found")
+            raise _absent()
+
+    def _remove(self, scope: Scope, id_: str) -> None:
+        """Delete it also if a forget target hides it: who dropped it is not to find it again."""
+        with self.store.writing() as writing:
+            rids = rids_within(self.store, writing, scope, KIND, id_)
+            if not writing.remove(scope.tenant, rids):
+                raise _absent()
+
+
+def _absent() -> NotFoundError:
+    return NotFoundError("there is no memory of that id", code="record_not_found")
