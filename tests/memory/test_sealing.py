@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from elision.crypto.vault import Vault
 from elision.encoders.hashing import HashingEncoder
 from elision.errors import StoreError
+from elision.memory.database import MemoryDatabase
 from elision.memory.index.vectors import to_bytes
 from elision.memory.records import Draft, Scope
+from elision.memory.schema import vectors
 from elision.memory.sealing import Keyring
 from elision.memory.store import Store
 
@@ -95,6 +98,44 @@ def test_what_is_left_is_resealed_and_an_old_copy_of_the_database_opens_no_more(
         with pytest.raises(StoreError, match="key of the store cannot be read"):
             old.find("tenant", [gone.id])
         assert old.get(THERE, "k") is not None
+
+
+def sealed_anew(store: Store, *gone: str) -> None:
+    """Take records out of `HERE` and seal the rest anew, as an erasure does."""
+    with store.writing() as writing:
+        place = writing.rooms.find(HERE)
+        assert place is not None
+        rids = [writing.rid_of("tenant", id_) for id_ in gone]
+        writing.remove("tenant", [rid for rid in rids if rid is not None])
+        writing.rooms.reseal(place.space)
+
+
+def test_what_is_sealed_anew_while_all_is_listed_is_listed_as_it_is_then(store: Store) -> None:
+    ids = [one.id for one in store.put_many(HERE, [Draft(text=f"text {n}") for n in range(300)])]
+    listing = store._reader.in_order("tenant", None)
+    assert next(listing).id == ids[0]
+    sealed_anew(store, ids[7], ids[299])
+    assert [record.id for record in listing] == [id_ for id_ in ids[1:299] if id_ != ids[7]]
+
+
+def test_what_is_sealed_anew_while_an_index_is_made_is_in_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts = [Draft(text=f"text {n}", value={"n": n}) for n in range(5)]
+    ids = [one.id for one in store.put_many(HERE, drafts)]
+    monkeypatch.setattr(MemoryDatabase.batches, "__kwdefaults__", {"size": 2})
+    source = store.partitions._source
+    for made in (source.rows("tenant"), source.values("tenant", None)):
+        first, *_ = seen = [next(made)]
+        sealed_anew(store, ids.pop())
+        seen += made
+        assert len(seen) == len(ids)
+        assert first is seen[0]
+    assert len(store.search(HERE, "text 1", where={"n": {"$gte": 1}}).hits) == len(ids) - 1
+    with store.writing() as writing:
+        writing.connection.execute(update(vectors).values(data=b"\0" * 160))
+    with pytest.raises(StoreError):  # damaged is not sealed anew
+        list(source.rows("tenant"))
 
 
 def test_a_namespace_that_is_left_loses_its_key(store: Store) -> None:

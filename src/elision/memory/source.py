@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
+from elision.errors import StoreError
 from elision.memory.bodies import Place
 from elision.memory.reading import chunks, marks
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from elision.memory.bodies import Bodies
     from elision.memory.database import MemoryDatabase
     from elision.memory.index.partition import Row
+
+T = TypeVar("T")
 
 _ROWS: Final = (
     "SELECT r.rid, r.space, r.kind, r.state, r.trust, r.expires_at, v.data, s.key_id "
@@ -45,8 +48,11 @@ class SqlSource:
         return int(found[0][0]) if found else 0
 
     def rows(self, tenant: str) -> Iterator[Row]:
-        """Yield every row of *tenant*, all of one moment."""
-        return self._rows(tenant, _ROWS, (tenant,))
+        """Yield every row of *tenant*, all of one moment.
+
+        But for what an erasure seals anew meanwhile: that is yielded as it is then, if it is there.
+        """
+        return self._rows(tenant)
 
     def since(
         self, tenant: str, generation: int
@@ -60,11 +66,7 @@ class SqlSource:
         if floor and generation < int(floor[0][0]):
             return None
         rids = sorted({rid for _, rid in found})
-        put = [
-            row
-            for some in chunks(rids)
-            for row in self._rows(tenant, f"{_ROWS} AND r.rid IN {marks(some)}", (tenant, *some))
-        ]
+        put = [row for some in chunks(rids) for row in self._rows(tenant, some)]
         gone = {*rids} - {row.rid for row in put}
         return put, sorted(gone), max(number for number, _ in found)
 
@@ -73,33 +75,52 @@ class SqlSource:
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """Yield the JSON of those of *rids* that are there, or of all rows."""
         if rids is None:
-            yield from self._values(tenant, _VALUES, (tenant,))
+            yield from self._values(tenant)
             return
         for some in chunks(rids):
-            statement = f"{_VALUES} AND r.rid IN {marks(some)}"
-            yield from self._values(tenant, statement, (tenant, *some))
+            yield from self._values(tenant, some)
 
-    def _rows(self, tenant: str, statement: str, values: Sequence[object]) -> Iterator[Row]:
+    def _each(
+        self, made: Callable[[Any], T], statement: str, tenant: str, rids: Sequence[int] = ()
+    ) -> Iterator[T]:
+        """Yield what is made of each row of *tenant*, or of those of *rids*."""
+        which = f" AND r.rid IN {marks(rids)}" if rids else ""
+        for batch in self._database.batches(statement + which, (tenant, *rids)):
+            for row in batch:
+                try:
+                    one = made(row)
+                except StoreError:  # its key may be gone because it was sealed anew
+                    if self._bodies.keyring is None:
+                        raise
+                    now = self._database.rows(f"{statement} AND r.rid = ?", (tenant, row[0]))
+                    yield from (made(row) for row in now)
+                else:
+                    yield one
+
+    def _rows(self, tenant: str, rids: Sequence[int] = ()) -> Iterator[Row]:
         import numpy as np
 
         from elision.memory.index.partition import Row
 
-        for batch in self._database.batches(statement, values):
-            for rid, space, kind, state, trust, expires_at, data, key_id in batch:
-                vector = None
-                if data is not None:
-                    plain = data
-                    if key_id is not None:
-                        place = Place(tenant, space, key_id)
-                        plain = self._bodies.open(place, rid, "vector", bytes(data))
-                    vector = np.frombuffer(plain, dtype="<f4")
-                yield Row(rid, space, kind, state, trust, expires_at, vector)
+        def made(found: Any) -> Row:
+            rid, space, kind, state, trust, expires_at, data, key_id = found
+            vector = None
+            if data is not None:
+                plain = data
+                if key_id is not None:
+                    place = Place(tenant, space, key_id)
+                    plain = self._bodies.open(place, rid, "vector", bytes(data))
+                vector = np.frombuffer(plain, dtype="<f4")
+            return Row(rid, space, kind, state, trust, expires_at, vector)
+
+        return self._each(made, _ROWS, tenant, rids)
 
     def _values(
-        self, tenant: str, statement: str, values: Sequence[object]
+        self, tenant: str, rids: Sequence[int] = ()
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        for batch in self._database.batches(statement, values):
-            for rid, space, body, key_id in batch:
-                place = Place(tenant, space, key_id)
-                kept = orjson.loads(self._bodies.open(place, rid, "record", bytes(body)))
-                yield rid, kept["value"]
+        def made(found: Any) -> tuple[int, Mapping[str, Any]]:
+            rid, space, body, key_id = found
+            place = Place(tenant, space, key_id)
+            return rid, orjson.loads(self._bodies.open(place, rid, "record", bytes(body)))["value"]
+
+        return self._each(made, _VALUES, tenant, rids)
