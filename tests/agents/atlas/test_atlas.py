@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from elision.agents.atlas import remembering
 from elision.agents.atlas.atlas import Atlas
 from elision.agents.atlas.config import (
     AdviceConfig,
@@ -636,6 +637,54 @@ async def test_a_new_process_knows_what_episodes_cost(memory: Memory) -> None:
     fresh = atlas(memory)
     await fresh.run(task(2))
     assert fresh.experience.median_tokens(SCOPE) == outcome.ledger.total.tokens
+
+
+@pytest.mark.parametrize("learning", ["on", "frozen", "shadow"])
+async def test_costs_are_noted_though_nothing_is_learned(memory: Memory, learning: str) -> None:
+    agent = atlas(memory, config={"learning": learning})
+    outcomes = [await agent.run(task(n)) for n in range(2)]
+    assert agent.experience.median_tokens(SCOPE) == sum(
+        one.ledger.total.tokens for one in outcomes
+    ) / len(outcomes)
+    assert list(agent.experience.costs(SCOPE)) == [outcomes[0].lane]
+
+
+async def test_a_new_process_reads_the_last_episodes_of_many(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembering, "WINDOW", 2)
+    monkeypatch.setattr(remembering, "_PAGE", 2)
+    for n in range(5):
+        await atlas(memory, config={"forced_lane": "auto"}).run(task(n))
+    await atlas(memory, config={"forced_lane": "coach"}).run(task(5))
+    fresh = atlas(memory, config={"forced_lane": "paired"})
+    await fresh.run(task(6))
+    assert set(fresh.experience.costs(SCOPE)) == {Lane.AUTO, Lane.COACH, Lane.PAIRED}
+    assert memory.episodes.list(SCOPE)[0].lane == "auto"
+    assert len(fresh.experience._last(SCOPE)) == 3
+
+
+@pytest.mark.parametrize(("trust", "told"), [(Trust.TOOL, False), (Trust.USER, True)])
+async def test_a_seed_is_for_a_teacher_only_from_its_floor_on(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, trust: Trust, told: bool
+) -> None:
+    monkeypatch.setattr(remembering, "_helps", lambda effect: True)
+    draft = EntryDraft(
+        imperative="Plan: label.",
+        purpose="plan_seed",
+        handle="label",
+        body="label",
+        cue=Cue(type="keyword", pattern="widgets"),
+    )
+    entry = memory.playbook.add(SCOPE, draft, actor="test", trust=trust)
+    memory.playbook.admit("acme", entry.id, actor="test")
+    for n in range(12):
+        await atlas(memory, config={"forced_lane": "auto"}).run(task(n))
+    recollection = atlas(memory, config={"learning": "frozen"})._recorder._recollection
+    assert recollection is not None
+    recalled = recollection.recall(task(99), {}, ("label",))
+    assert recalled.plan == TaskPlan.listed(["label"])
+    assert recalled.plan_for_teacher is told
 
 
 # --- the real model ---------------------------------------------------------------------------

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from elision.agents.atlas.config import AtlasConfig, TeacherConfig
+from elision.agents.atlas.config import AtlasConfig, StudentConfig, TeacherConfig
 from elision.agents.atlas.lanes import LANES, Lane
 from elision.agents.atlas.ledger import Allowance, Spent
 from elision.agents.atlas.outcome import Tried, status_of
 from elision.agents.atlas.plans import Step, TaskPlan
+from elision.agents.atlas.purse import Purse
 from elision.agents.atlas.reward import Reward
 from elision.agents.atlas.speaking import Said
-from elision.agents.atlas.student import Attempt, Brief, Drafted
-from elision.agents.atlas.supervising import Aids, Purse, Supervision
+from elision.agents.atlas.student import Attempt, Brief, Drafted, SpeakerStudent
+from elision.agents.atlas.supervising import Aids, Supervision
 from elision.agents.atlas.task import Task
 from elision.agents.atlas.teacher import (
     LONGEST_GUIDANCE,
@@ -28,13 +30,20 @@ from elision.agents.atlas.teacher import (
     Validation,
     first_sentences,
 )
-from elision.agents.atlas.tools import Action
+from elision.agents.atlas.tools import Action, Tool
 from elision.contract import Usage
-from elision.errors import UpstreamError
+from elision.errors import ElisionError, UpstreamError, UpstreamTimeoutError
 
 TASK = Task("Sort the crates.")
 ROW = Spent(role="student", model="s", tokens_in=10, tokens_out=10)
 LOOK = Spent(role="teacher", model="t", tokens_in=5, tokens_out=5)
+
+
+class Nothing(BaseModel):
+    """No arguments."""
+
+
+ACT = Tool("act", "Acts.", Nothing, lambda _: "done")
 
 
 class Lines:
@@ -328,9 +337,25 @@ async def test_a_plan_that_served_before_is_reviewed_in_place_of_a_draft() -> No
     student = Planning(drafted=TaskPlan.listed(["Draft."]))
     seed = TaskPlan.listed(["Known."])
     for lane in (Lane.AUTO, Lane.PAIRED, Lane.COACH):
-        work, _ = supervise(student, Master(), aids=Aids(plan=seed))
+        work, _ = supervise(student, Master(), aids=Aids(plan=seed, plan_for_teacher=True))
         await work.run(TASK, lane)
     assert [brief.plan for brief in student.briefs] == [("Known.",)] * 3
+
+
+@pytest.mark.parametrize("lane", LANES[1:])
+async def test_a_seed_below_the_teachers_floor_is_not_shown_to_it(lane: Lane) -> None:
+    class Reading(Master):
+        async def review(self, task: Task, plan: TaskPlan, brief: Brief) -> Review:
+            assert "Obey." not in plan.told
+            assert brief.plan is None
+            return await super().review(task, plan, brief)
+
+    student, teacher = Planning(drafted=DIAMOND), Reading()
+    work, purse = supervise(student, teacher, aids=Aids(plan=TaskPlan.listed(["Obey."])))
+    await work.run(TASK, lane)
+    assert purse.faults == []
+    assert all("Obey." not in (brief.plan or ()) for _, brief in teacher.seen)
+    assert (student.briefs[0].plan == ("Obey.",)) is (lane is Lane.PAIRED)
 
 
 async def test_student_and_teacher_each_see_their_own_advice() -> None:
@@ -366,6 +391,99 @@ async def test_steps_side_by_side_share_the_budget() -> None:
     left = [brief.allowance.tokens for brief in student.briefs if brief.step in {"Left.", "Right."}]
     assert all(tokens is not None and tokens <= 45 for tokens in left)
     assert tried.attempt.output
+
+
+WIDE = TaskPlan.of([Step(c, f"Do {c}.") for c in "abcdefgh"])
+
+
+async def test_a_level_gets_no_more_than_what_is_left() -> None:
+    student = Planning(drafted=WIDE)
+    work, _ = supervise(student, Master(), allowance=Allowance(tokens=430), side_by_side=4)
+    await work.run(TASK, Lane.ESCALATE)
+    shares = [b.allowance.tokens or 0 for b in student.briefs if b.step is not None]
+    assert len(shares) == 8
+    assert sum(shares) <= 400
+
+
+@pytest.mark.parametrize("tokens", range(1, 140, 13))
+@pytest.mark.parametrize("lane", LANES)
+async def test_no_turn_begins_once_the_budget_is_spent(lane: Lane, tokens: int) -> None:
+    class Careful(Planning):
+        async def attempt(self, task: Task, brief: Brief) -> Attempt:
+            assert purse.left.open
+            assert brief.allowance.open
+            return await super().attempt(task, brief)
+
+    student = Careful(lambda brief: "good" if brief.guidance else "bad", drafted=WIDE)
+    work, purse = supervise(student, Master(), allowance=Allowance(tokens=tokens), side_by_side=2)
+    tried = await work.run(TASK, lane)
+    assert sum(row.tokens for row in purse.rows) < tokens + 2 * 20
+    assert tried or purse.faults == ["budget"]
+
+
+async def test_a_plan_that_took_the_budget_leaves_no_attempt() -> None:
+    student = Planning(drafted=WIDE)
+    for lane in (Lane.COACH, Lane.ESCALATE):
+        work, purse = supervise(student, Master(), allowance=Allowance(tokens=20))
+        assert await work.run(TASK, lane) == ()
+        assert purse.faults == ["budget"]
+    assert student.briefs == []
+
+
+class Halting(Lines):
+    """Says its lines, then waits for longer than anybody does, or breaks."""
+
+    def __init__(self, *lines: str, error: Exception | None = None) -> None:
+        super().__init__(*lines)
+        self.error = error
+
+    async def say(self, messages: object, **more: object) -> Said:
+        if not self.lines:
+            if self.error is not None:
+                raise self.error
+            await asyncio.sleep(60)
+        return await super().say(messages, **more)
+
+
+async def test_what_a_teacher_spent_before_its_time_was_up_is_paid_for() -> None:
+    teacher = SpeakerTeacher(Halting("no JSON"))
+    work, purse = supervise(Pupil(), teacher, teacher=TeacherConfig(timeout_s=0.02))
+    [tried] = await work.run(TASK, Lane.PAIRED)
+    assert tried.fault == "timeout"
+    assert [row.role for row in purse.rows] == ["student", "teacher"]
+
+
+@pytest.mark.parametrize("error", [None, UpstreamError("gone")])
+async def test_what_a_student_spent_before_it_broke_is_paid_for(error: Exception | None) -> None:
+    student = SpeakerStudent(Halting("no JSON", error=error), [ACT])
+    work, purse = supervise(student, Master(), student=StudentConfig(timeout_s=0.02))
+    with pytest.raises(UpstreamError):
+        await work.run(TASK, Lane.AUTO)
+    assert [(row.role, row.tokens) for row in purse.rows] == [("student", 4)]
+
+
+async def test_what_a_plan_cost_that_was_not_finished_is_paid_for() -> None:
+    student = SpeakerStudent(Halting("no JSON"))
+    work, purse = supervise(student, None, student=StudentConfig(timeout_s=0.02))
+    with pytest.raises(UpstreamTimeoutError):
+        await work.run(TASK, Lane.COACH)
+    assert [row.role for row in purse.rows] == ["student"]
+
+
+async def test_what_is_told_by_the_call_and_at_the_end_counts_once() -> None:
+    student = SpeakerStudent(Lines("good"))
+    work, purse = supervise(student, SpeakerTeacher(Lines('{"valid": true}')))
+    [tried] = await work.run(TASK, Lane.PAIRED)
+    assert [row.role for row in purse.rows] == ["student", "teacher"]
+    assert (*tried.attempt.spent, *tried.validation.spent) == tuple(purse.rows)
+
+
+async def test_a_student_that_takes_too_long_is_a_gateways_timeout() -> None:
+    student = SpeakerStudent(Halting())
+    work, _ = supervise(student, None, student=StudentConfig(timeout_s=0.01))
+    with pytest.raises(ElisionError, match="timeout_s") as caught:
+        await work.run(TASK, Lane.AUTO)
+    assert caught.value.status == 504
 
 
 @pytest.mark.parametrize(

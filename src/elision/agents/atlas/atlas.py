@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Final
 
 from elision.agents.atlas.choosing import Chooser
 from elision.agents.atlas.config import AtlasConfig
-from elision.agents.atlas.experience import Experience
+from elision.agents.atlas.experience import Experience, Figures
 from elision.agents.atlas.judge import Judge
 from elision.agents.atlas.lanes import Lane
 from elision.agents.atlas.learning import Learner, Lesson
 from elision.agents.atlas.ledger import Allowance, Ledger, estimate, priced
 from elision.agents.atlas.outcome import Outcome, Tried, status_of
+from elision.agents.atlas.purse import Purse
 from elision.agents.atlas.recording import Begun, Recorder
-from elision.agents.atlas.remembering import Recollection, adopted
+from elision.agents.atlas.remembering import Recalled, Recollection, adopted
 from elision.agents.atlas.reward import Reward, Source
 from elision.agents.atlas.rewarding import Checker, Rewarder
 from elision.agents.atlas.roles import roles
 from elision.agents.atlas.speaking import Speaker
 from elision.agents.atlas.student import Student
-from elision.agents.atlas.supervising import Purse, Supervision
+from elision.agents.atlas.supervising import Supervision
 from elision.agents.atlas.task import Facts, Task, Triage, triage
 from elision.agents.atlas.teacher import Teacher
 from elision.contract import Engine
@@ -192,8 +193,6 @@ class Atlas:
         purse: Purse,
     ) -> Outcome:
         rows = priced(purse.rows, self.config.prices)
-        if not tried:
-            purse.faults.append("budget")
         outcome = Outcome(
             output=tried[-1].attempt.output if tried else "",
             episode=begun.recalled.episode if begun.recalled else None,
@@ -209,18 +208,36 @@ class Atlas:
         if begun.recalled is not None:
             followed = adopted(begun.recalled.student.entries, tried)
             purse.faults += await self._recorder.end(outcome, followed)
-            if self._learner is not None and tried:
-                lesson = Lesson(
-                    task=task,
-                    facts=facts,
-                    recalled=begun.recalled,
-                    tried=tried,
-                    adopted=followed,
-                    reward=reward,
-                    spent=outcome.ledger.total,
-                )
-                self._learn(self._learner, lesson)
+            if tried:
+                self._ended(task, facts, begun.recalled, outcome, followed)
         return replace(outcome, faults=tuple(purse.faults))
+
+    def _ended(
+        self,
+        task: Task,
+        facts: Facts,
+        recalled: Recalled,
+        outcome: Outcome,
+        followed: tuple[str, ...],
+    ) -> None:
+        """Note what an episode cost, and begin to learn from it where somebody does."""
+        spent, median_tokens = outcome.ledger.total, self.experience.median_tokens(self.scope)
+        figures = Figures(outcome.lane.value, spent.tokens, spent.cost)
+        n_episode = self.experience.note(self.scope, figures)
+        if self._learner is None:
+            return
+        lesson = Lesson(
+            task=task,
+            facts=facts,
+            recalled=recalled,
+            tried=outcome.tried,
+            adopted=followed,
+            reward=outcome.reward,
+            spent=spent,
+            n_episode=n_episode,
+            median_tokens=median_tokens,
+        )
+        self._learn(self._learner, lesson)
 
     def _learn(self, learner: Learner, lesson: Lesson) -> None:
         behind = asyncio.create_task(self._learned(learner, lesson))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from elision.agents.atlas.config import AtlasConfig
 from elision.agents.atlas.digest import Digest, Shown, digest
 from elision.agents.atlas.distil import EVERY, Deltas, Distiller, is_efficient, why_distil
-from elision.agents.atlas.experience import Experience, Figures
+from elision.agents.atlas.experience import Experience
 from elision.agents.atlas.gates import RECENT, GateContext, Passed, Refused, Ruling, Seen, gate
 from elision.agents.atlas.ledger import Allowance, Totals, priced
 from elision.agents.atlas.outcome import Tried
@@ -41,6 +41,8 @@ class Lesson:
         adopted: Ids of the entries that were followed.
         reward: None if unknown.
         spent: Over all roles.
+        n_episode: Which of its scope it is, from 1.
+        median_tokens: Of the scope's episodes before it; None if there were none.
     """
 
     task: Task = field(repr=False)
@@ -50,6 +52,8 @@ class Lesson:
     adopted: tuple[str, ...]
     reward: Reward | None
     spent: Totals
+    n_episode: int
+    median_tokens: float | None
 
     @property
     def guidance(self) -> tuple[str, ...]:
@@ -95,11 +99,8 @@ class Learner:
     async def learn(self, lesson: Lesson) -> None:
         """Learn from an episode, if there is reason and budget to."""
         scope, spent = self._recollection.scope, lesson.spent
-        median_tokens = self._experience.median_tokens(scope)
-        figures = Figures(lesson.tried[0].lane.value, spent.tokens, spent.cost)
-        n_episode = self._experience.note(scope, figures)
         drifted = self._drifted(lesson.reward)
-        if n_episode % EVERY == 0:
+        if lesson.n_episode % EVERY == 0:
             await asyncio.to_thread(self._recollection.memory.playbook.rest, scope)
         score = None if lesson.reward is None else lesson.reward.score
         why = why_distil(
@@ -107,14 +108,14 @@ class Learner:
             retried=len(lesson.tried) > 1,
             reward=score,
             tokens=spent.tokens,
-            median_tokens=median_tokens,
-            n_episode=n_episode,
+            median_tokens=lesson.median_tokens,
+            n_episode=lesson.n_episode,
         )
         if why is None or not self._experience.quota.allows(scope):
             self._experience.counts["passed_over" if why is None else "over_quota"] += 1
             return
         self._experience.counts[f"why_{why.value}"] += 1
-        efficient = is_efficient(score, spent.tokens, median_tokens)
+        efficient = is_efficient(score, spent.tokens, lesson.median_tokens)
         read = await asyncio.to_thread(self._digest, lesson, efficient)
         await self._distil(lesson, read, drifted)
 

@@ -145,7 +145,9 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What may still be spent; asked before each call, so a call overdraws at most once.
+    """What may still be spent; asked before each call, so only the calls that run then overdraw.
+
+    One after the other that is one call; side by side, each of those that run at once.
 
     Attributes:
         tokens: Left; None: without limit.

@@ -57,7 +57,12 @@ class Begun:
         if self.recalled is None:
             return Aids()
         block = self.teacher.block if self.teacher else ""
-        return Aids(student=self.recalled.student.block, teacher=block, plan=self.recalled.plan)
+        return Aids(
+            student=self.recalled.student.block,
+            teacher=block,
+            plan=self.recalled.plan,
+            plan_for_teacher=self.recalled.plan_for_teacher,
+        )
 
 
 class Recorder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
@@ -21,6 +22,7 @@ from elision.memory.learning.attribution import Effect
 from elision.memory.learning.drawing import Selection, selection
 from elision.memory.learning.outcomes import Ending, Past, new_id
 from elision.memory.learning.packing import budget
+from elision.memory.learning.playbook import FLOOR
 
 if TYPE_CHECKING:
     from elision.memory.index.vectors import Vectors
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 
 _SURE: Final = NormalDist().inv_cdf(0.8)
 """A plan is handed out when its effect is above nought at this quantile."""
-_PRIMED_S: Final = 30 * 86_400
+_PRIMED_S: Final = (3_600, 86_400, 30 * 86_400)
+"""How far back a new process looks for the last episodes: the first span that holds enough."""
+_PAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Recalled:
         past: Similar episodes with known rewards.
         student: What the student is shown.
         plan: A plan that has served on such tasks.
+        plan_for_teacher: Whether it is trusted enough for a teacher's prompt.
         spent: On encoding.
     """
 
@@ -51,6 +56,7 @@ class Recalled:
     past: tuple[Past, ...]
     student: Selection
     plan: TaskPlan | None = field(repr=False)
+    plan_for_teacher: bool = False
     spent: tuple[Spent, ...] = ()
 
 
@@ -96,12 +102,14 @@ class Recollection:
         episode = new_id(store.clock())
         vector = None if rows is None else rows[0]
         chosen = self._selected("student", task, facts, episode, vector)
+        seed = self._seed(chosen.entries, tools)
         return Recalled(
             episode,
             vector,
             self._past(vector),
             chosen,
-            self._plan(chosen.entries, tools),
+            None if seed is None else _listed(seed),
+            seed is not None and seed.trust >= FLOOR["teacher"],
             () if store.encoder is None else (_encoding(store.encoder.name, task.text, wall_ms),),
         )
 
@@ -184,8 +192,8 @@ class Recollection:
             return ()
         return self.memory.episodes.neighbours(self.scope, vector, k=self._config.router.k)
 
-    def _plan(self, shown: Sequence[Entry], tools: Collection[str]) -> TaskPlan | None:
-        """Return the best plan among what is shown, if it is known to help and can be done."""
+    def _seed(self, shown: Sequence[Entry], tools: Collection[str]) -> Entry | None:
+        """Return the best seed of a plan that is shown, known to help, and can be carried out."""
         seeds = [
             (effect.belief.mean, entry)
             for entry in shown
@@ -195,18 +203,27 @@ class Recollection:
             and (effect := self.memory.playbook.effect(self.scope.tenant, entry.id)) is not None
             and _helps(effect)
         ]
-        if not seeds:
-            return None
-        _, best = max(seeds, key=lambda seed: (seed[0], seed[1].id))
-        return TaskPlan.listed([line for line in best.body.splitlines() if line.strip()])
+        best = max(seeds, key=lambda seed: (seed[0], seed[1].id), default=None)
+        return None if best is None else best[1]
 
     def _prime(self) -> None:
-        """Read the figures of the last weeks, so that a new process knows them."""
-        after = new_id(max(0.0, self.memory.store.clock() - _PRIMED_S))
-        episodes = self.memory.episodes.list(self.scope, after=after, limit=100 * WINDOW)
-        ended = [one for one in episodes if one.state not in {"running", "aborted"}]
-        told = (Figures(one.lane, one.tokens, one.cost) for one in ended)
-        self._experience.prime(self.scope, told)
+        """Read the figures of the last episodes, so that a new process knows them."""
+        last: list[Figures] = []
+        for seconds in _PRIMED_S:
+            last = self._since(self.memory.store.clock() - seconds)
+            if len(last) == WINDOW:
+                break
+        self._experience.prime(self.scope, last)
+
+    def _since(self, moment: float) -> list[Figures]:
+        """Return the figures of the last `WINDOW` episodes that began after *moment*."""
+        last: deque[Figures] = deque(maxlen=WINDOW)
+        after = new_id(max(0.0, moment))
+        while page := self.memory.episodes.list(self.scope, after=after, limit=_PAGE):
+            ended = (one for one in page if one.state not in {"running", "aborted"})
+            last.extend(Figures(one.lane, one.tokens, one.cost) for one in ended)
+            after = page[-1].id
+        return list(last)
 
 
 def adopted(shown: Iterable[Entry], tried: Iterable[Tried]) -> tuple[str, ...]:
@@ -221,6 +238,10 @@ def adopted(shown: Iterable[Entry], tried: Iterable[Tried]) -> tuple[str, ...]:
         for entry in shown
         if any(entry.is_followed_by(action.tool, action.args) for action in actions)
     )
+
+
+def _listed(seed: Entry) -> TaskPlan:
+    return TaskPlan.listed([line for line in seed.body.splitlines() if line.strip()])
 
 
 def _helps(effect: Effect) -> bool:

@@ -9,9 +9,9 @@ from typing import TypeAlias
 from elision.agents.atlas.config import AtlasConfig
 from elision.agents.atlas.judge import Judge
 from elision.agents.atlas.outcome import Tried
+from elision.agents.atlas.purse import Purse
 from elision.agents.atlas.reward import Reward
 from elision.agents.atlas.student import Attempt
-from elision.agents.atlas.supervising import Purse
 from elision.agents.atlas.task import Task
 
 Checker: TypeAlias = Callable[[Task, Attempt], "float | Awaitable[float | None] | None"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from elision.agents.atlas import prompts
 from elision.agents.atlas.lanes import Lane
-from elision.agents.atlas.ledger import Allowance, Spent, spent_on
+from elision.agents.atlas.ledger import Allowance, Role, Spent, spent_on
 from elision.agents.atlas.plans import PlanReply, TaskPlan
 from elision.agents.atlas.speaking import Said, Speaker, ask, understood
 from elision.agents.atlas.task import Task
@@ -19,6 +19,10 @@ from elision.contract import Message
 
 MOST_STEPS: Final = 8
 """Tool calls of one attempt."""
+
+
+def _unheard(row: Spent) -> None:
+    """Take a row where nobody keeps an account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,8 @@ class Brief:
         step: Of a plan that is done step by step: the step that this attempt is for.
         done: What the steps before it came to, by their description.
         allowance: What may still be spent; to be asked before each call.
+        spend: To be told of each call as it is made, so that a turn that is cut short is paid for
+            too. A row told here and brought again at the turn's end counts once.
     """
 
     lane: Lane = Lane.AUTO
@@ -45,6 +51,7 @@ class Brief:
     step: str | None = field(default=None, repr=False)
     done: Mapping[str, str] = field(default_factory=dict, repr=False)
     allowance: Allowance = field(default_factory=Allowance, repr=False)
+    spend: Callable[[Spent], None] = field(default=_unheard, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +159,29 @@ class SpeakerStudent:
         self._advice_role: prompts.AdviceRole = advice_role
 
     async def attempt(self, task: Task, brief: Brief) -> Attempt:
-        """See `Student.attempt`."""
+        """See `Student.attempt`; without budget it makes no call and has no answer."""
+        if not brief.allowance.open:
+            return Attempt("")
         told = [tool.told for tool in self.tools.values()]
         messages = prompts.to_student(task, brief, self._system, told, self._advice_role)
         if not self.tools:
+            spent: list[Spent] = []
             said = await self._say(messages, brief.allowance)
-            return Attempt(said.text, (), (spent_on("student", self.speaker.name, said),))
+            self._onto(spent, brief)(said)
+            return Attempt(said.text, (), tuple(spent))
         return await self._work(messages, brief)
 
     async def plan(self, task: Task, brief: Brief) -> Drafted:
-        """See `Planner.plan`; a reply that is no plan twice is none."""
+        """See `Planner.plan`; a reply that is no plan twice is none, nor is one without budget."""
+        if not brief.allowance.open:
+            return Drafted(TaskPlan())
         spent: list[Spent] = []
         messages = prompts.for_plan(task, brief, self._system, self._advice_role)
         reply = await ask(
             self.speaker,
             messages,
             PlanReply,
-            spend=self._onto(spent),
+            spend=self._onto(spent, brief),
             max_tokens=brief.allowance.reply(self._max_tokens),
             temperature=self._temperature,
             seed=self._seed,
@@ -180,7 +193,7 @@ class SpeakerStudent:
         """Call tools until there is an answer, the calls are used up, or the budget is."""
         actions: list[Action] = []
         spent: list[Spent] = []
-        spend = self._onto(spent)
+        spend = self._onto(spent, brief)
         n_malformed = 0
         while brief.allowance.after(spent).open:
             said = await self._say(messages, brief.allowance.after(spent))
@@ -207,8 +220,18 @@ class SpeakerStudent:
             seed=self._seed,
         )
 
-    def _onto(self, spent: list[Spent]) -> Any:
-        return lambda said: spent.append(spent_on("student", self.speaker.name, said))
+    def _onto(self, spent: list[Spent], brief: Brief) -> Callable[[Said], None]:
+        return noting("student", self.speaker.name, spent, brief)
+
+
+def noting(role: Role, model: str, spent: list[Spent], brief: Brief) -> Callable[[Said], None]:
+    """Return what puts a call of *role* onto *spent*, and tells `Brief.spend` of it at once."""
+
+    def spend(said: Said) -> None:
+        spent.append(spent_on(role, model, said))
+        brief.spend(spent[-1])
+
+    return spend
 
 
 def joined(parts: Sequence[Attempt], output: str) -> Attempt:

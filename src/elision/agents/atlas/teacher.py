@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from elision.agents.atlas import prompts
-from elision.agents.atlas.ledger import Spent, spent_on
+from elision.agents.atlas.ledger import Spent
 from elision.agents.atlas.plans import PlanReply, TaskPlan
 from elision.agents.atlas.speaking import Model, Speaker, ask
-from elision.agents.atlas.student import Attempt, Brief
+from elision.agents.atlas.student import Attempt, Brief, noting
 from elision.agents.atlas.task import Task
 
 LONGEST_GUIDANCE: Final = 500
@@ -124,7 +124,7 @@ class SpeakerTeacher:
             self.speaker,
             messages,
             schema,
-            spend=lambda said: spent.append(spent_on("teacher", self.speaker.name, said)),
+            spend=noting("teacher", self.speaker.name, spent, brief),
             max_tokens=brief.allowance.reply(self._max_tokens),
             temperature=self._temperature,
             seed=self._seed,
