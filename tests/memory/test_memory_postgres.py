@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from traceback import format_exception
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -139,6 +140,7 @@ def test_the_servers_own_message_hides_what_was_to_be_kept(store: Store) -> None
     with pytest.raises(StoreError) as caught:
         write_twice()
     assert str(caught.value) == "the memory's database failed: UniqueViolation"
+    assert SECRET not in "".join(format_exception(caught.value))
 
 
 def test_register_and_memory_share_a_server_without_waiting_for_each_other(

@@ -63,7 +63,8 @@ class Layout:
 class Database:
     """Where a store is kept; thread-safe, and shared by any number of processes.
 
-    What the database raises becomes the layout's failure, without statement and values.
+    What the database raises becomes the layout's failure, without statement and values; what a
+    server raised, whose words quote rows, is no cause of it either.
 
     Attributes:
         folder: Where an SQLite file lies; None for a server.
@@ -201,7 +202,7 @@ class Database:
             reason = reason_of(exc)
             advice = next((f"; {do}" for sign, do in _ADVICE.items() if sign in reason), "")
             what = f"the {self._layout.name}'s database failed: {reason}{advice}"
-            raise self._layout.failure(what) from exc
+            raise self._layout.failure(what) from self._cause(exc)
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
@@ -215,7 +216,11 @@ class Database:
             raise ConfigError(
                 f"the {self._layout.name} {self._name!r} cannot be opened: {reason_of(exc)}; "
                 "name another place, or move this one away"
-            ) from exc
+            ) from self._cause(exc)
+
+    def _cause(self, exc: Exception) -> Exception | None:
+        """Return what a failure may be traced back to: a server's errors quote whole rows."""
+        return None if self.folder is None else exc
 
 
 def reason_of(exc: Exception) -> str:
