@@ -271,5 +271,7 @@ def test_a_reward_counts_as_success_from_where_the_settings_say(
     with Client(around(dripping, settings)) as client:
         reply = client.chat("Which lamp?", profile="agentic", memory={"lane": "auto"})
         episode = reply.report["episode"]
+        with pytest.raises(RequestError, match="a reward is a number"):
+            client.reward(episode, "much")  # type: ignore[arg-type]
         assert client.reward(episode, reward)
         assert client.memory.episodes.get(client.tenant, episode).success is success

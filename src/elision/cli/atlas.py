@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
+from rich.markup import escape
 from rich.table import Column, Table
 
 from elision.cli.console import (
@@ -99,8 +100,8 @@ def playbook(
         return
     table = Table(Column("id", no_wrap=True), "state", "when", "what to do", "effect on reward")
     for one in entries:
-        effect = _effect(effects[one.id])
-        table.add_row(one.id, one.state.value, one.cue.pattern, one.imperative, effect)
+        pattern, imperative = escape(one.cue.pattern), escape(one.imperative)
+        table.add_row(one.id, one.state.value, pattern, imperative, _effect(effects[one.id]))
     out.print(table)
 
 

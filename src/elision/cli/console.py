@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -137,8 +138,13 @@ def namespace_of(settings: Settings, labels: list[str] | None) -> Scope:
 
 
 def actor_of(given: str | None) -> str:
-    """Return who acts: the one that was named, or the system's user."""
-    return given if given is not None else getpass.getuser()
+    """Return who acts: the one that was named, or the system's user; their number, if unnamed."""
+    if given is not None:
+        return given
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container often runs under a number that no table has
+        return f"uid-{os.getuid()}"
 
 
 def progress() -> Any:

@@ -25,7 +25,7 @@ from elision.cli.console import (
     write,
 )
 from elision.cli.memory import Kinds, Names
-from elision.errors import ConfigError
+from elision.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,8 +115,9 @@ def verify(
     from elision.memory.erasure.receipts import Receipt
 
     try:
-        receipt = Receipt.from_body(orjson.loads(read(file)))
-    except orjson.JSONDecodeError as exc:
+        body = orjson.loads(read(file))
+        receipt = Receipt.from_body(body if isinstance(body, dict) else {})
+    except (orjson.JSONDecodeError, RequestError) as exc:
         raise ConfigError(f"{str(file)!r} is no receipt") from exc
     with memory_of(settings_of(home=home)) as memory:
         genuine = memory.eraser.verify(receipt)

@@ -22,6 +22,7 @@ from elision.cli.console import (
     write,
 )
 from elision.cli.memory import Kinds, Names
+from elision.errors import ConfigError
 
 OnConflict = Literal["skip", "overwrite", "new_ids"]
 
@@ -46,6 +47,8 @@ def export(
     """Write records in clear, one a line, signed at the end; no erasure reaches that file."""
     from elision.memory.transfer import export_to
 
+    if file.is_dir():
+        raise ConfigError(f"{str(file)!r} is a folder; name a file")
     settings = settings_of(home=home, tenant=tenant)
     scope = namespace_of(settings, namespace)
     with memory_of(settings) as memory:

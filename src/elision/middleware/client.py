@@ -198,10 +198,12 @@ class Client:
             NotFoundError: If there is no such episode.
             RequestError: If it is no reward.
         """
+        from elision.memory.learning.outcomes import check_reward
+
         episodes = self.memory.episodes
-        config = getattr(self._pipeline.agentic, "config", None)
-        if success is None and config is not None:
-            success = reward >= config.success_from
+        check_reward(reward, "human")
+        if success is None and self._pipeline.agentic is not None:
+            success = reward >= self._pipeline.agentic.config.success_from
         return episodes.reward(self.tenant, episode, reward, success=success, by="human")
 
     def speaker(self, *, profile: str = "guarded") -> ClientSpeaker:

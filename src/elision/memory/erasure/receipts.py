@@ -119,6 +119,8 @@ class Receipt:
             raise RequestError("this is no erasure receipt", param="receipt")
         given = dict(body)
         for name in ("unfinished", "limits"):
+            if not isinstance(given[name], list):
+                raise RequestError("this is no erasure receipt", param="receipt")
             given[name] = tuple(given[name])
         return cls(**given)
 
