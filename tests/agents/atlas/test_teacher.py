@@ -405,6 +405,14 @@ async def test_a_level_gets_no_more_than_what_is_left() -> None:
     assert sum(shares) <= 400
 
 
+async def test_a_step_that_used_up_its_share_is_not_validated() -> None:
+    student, teacher = Planning(drafted=WIDE), Master()
+    work, _ = supervise(student, teacher, allowance=Allowance(tokens=190), side_by_side=1)
+    await work.run(TASK, Lane.ESCALATE)
+    assert sum(brief.step is not None for brief in student.briefs) == 8
+    assert teacher.seen == []
+
+
 @pytest.mark.parametrize("tokens", range(1, 140, 13))
 @pytest.mark.parametrize("lane", LANES)
 async def test_no_turn_begins_once_the_budget_is_spent(lane: Lane, tokens: int) -> None:

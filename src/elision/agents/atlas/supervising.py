@@ -202,12 +202,13 @@ class Supervision:
             attempt = await self._work(task, brief)
             if attempt is None:
                 break
+            brief = replace(brief, allowance=brief.allowance.after(attempt.spent))
             validation, fault = await self._validated(task, attempt, brief)
             tried.append(Tried(brief.lane, attempt, validation, None, fault))
             if validation.valid is not False:
                 break
-            spent = (*attempt.spent, *validation.spent)
-            brief = replace(brief, allowance=brief.allowance.after(spent), n=brief.n + 1)
+            left = brief.allowance.after(validation.spent)
+            brief = replace(brief, allowance=left, n=brief.n + 1)
             if validation.guidance:
                 brief = replace(brief, guidance=(*brief.guidance, validation.guidance))
         return tried
@@ -237,10 +238,10 @@ class Supervision:
         """Return what the teacher found, or why nobody could say. A broken teacher ends nothing."""
         if self._teacher is None:
             return _UNKNOWN, "no_teacher"
-        if not self._purse.left.open:
-            return _UNKNOWN, "budget"
         tab = Tab(self._purse)
         told = self._for_teacher(brief, tab)
+        if not told.allowance.open:
+            return _UNKNOWN, "budget"
         found, fault = await self._looking(self._teacher.validate(task, attempt, told))
         if found is None:
             return _UNKNOWN, fault
