@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from elision.contract import Capability, Delta, Message, Plan, Usage, text_of
+from elision.contract import Capability, Delta, Message, Plan, Request, Usage, text_of
 from elision.errors import RequestError
 from elision.memory.learning.cues import Cue
 from elision.memory.learning.entries import EntryDraft
@@ -32,11 +32,15 @@ class Answering:
 
     def __init__(self) -> None:
         self.reply: Reply = lambda _messages: "The red one."
-        self.asked: list[tuple[Message, ...]] = []
+        self.requests: list[Request] = []
+
+    @property
+    def asked(self) -> list[tuple[Message, ...]]:
+        return [request.messages for request in self.requests]
 
     async def stream(self, plan: Plan) -> AsyncIterator[Delta]:
         messages = plan.request.messages
-        self.asked.append(messages)
+        self.requests.append(plan.request)
         for word in self.reply(messages).split(" "):
             yield Delta(text=f" {word}" if word != self.reply(messages).split(" ")[0] else word)
         yield Delta(finish="stop")
@@ -181,6 +185,86 @@ def test_what_an_agent_has_no_form_for_is_refused_before_anything_runs(
     with pytest.raises(RequestError, match="one choice"):
         asked(client, n=2)
     assert not engine.asked
+
+
+def test_a_reply_that_is_broken_off_is_an_episode_that_was_aborted(
+    client: Client, engine: Answering
+) -> None:
+    deltas = client.stream(QUESTION, profile="agentic", memory={"lane": "auto"})
+    next(deltas)
+    deltas.close()
+    scope = Scope("default", ("chat",))
+    assert [one.state for one in client.memory.episodes.list(scope)] == ["aborted"]
+
+
+def test_a_deadline_that_has_passed_is_told_and_is_no_empty_reply(client: Client) -> None:
+    from elision.errors import BusyError
+
+    for lane in ("auto", "paired"):
+        with pytest.raises(BusyError, match="deadline passed"):
+            asked(client, timeout_s=1e-9, memory={"lane": lane})
+
+
+def test_a_budget_that_is_spent_is_told_by_name(engine: Answering, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, encoder=None, atlas={"max_tokens": 3})
+    with Client(around(engine, settings)) as client, pytest.raises(RequestError) as caught:
+        asked(client)
+    assert caught.value.code == "budget_exceeded"
+
+
+def test_a_request_may_ask_memory_for_less_and_never_for_more(
+    engine: Answering, tmp_path: Path
+) -> None:
+    order = ("on", "frozen", "shadow", "off")
+    for n, setting in enumerate(order):
+        settings = Settings(home=tmp_path / setting, encoder=None, learning=setting)
+        with Client(around(engine, settings)) as client:
+            for m, wish in enumerate(order):
+                told = asked(client, memory={"learning": wish, "lane": "auto"})
+                assert told.report["learning"] == order[max(n, m)]
+
+
+def test_the_teacher_has_its_own_limits_and_sees_what_the_question_stands_in(
+    engine: Answering, tmp_path: Path
+) -> None:
+    teacher = {"max_tokens": 77, "temperature": 0.7}
+    settings = Settings(home=tmp_path, encoder=None, atlas={"teacher": teacher})
+    talk = [
+        {"role": "system", "content": "Answer in German."},
+        {"role": "user", "content": "Which lamp is last?"},
+        {"role": "assistant", "content": "Die blaue."}, {"role": "user", "content": QUESTION},
+    ]  # fmt: skip
+    engine.reply = teaching('{"valid": true}')
+    with Client(around(engine, settings)) as client:
+        client.chat(
+            talk, profile="agentic", memory={"lane": "paired"}, max_tokens=9, temperature=0.2,
+            stop=["x"], frequency_penalty=1.0,
+        )  # fmt: skip
+    student, looking_on = engine.requests
+    assert (student.max_tokens, student.sampling.temperature, student.stop) == (9, 0.2, ("x",))
+    assert (looking_on.max_tokens, looking_on.sampling.temperature) == (77, 0.7)
+    assert (looking_on.stop, looking_on.sampling.frequency_penalty) == ((), 0.0)
+    read = " ".join(map(text_of, looking_on.messages))
+    assert "Answer in German." in read
+    assert "Die blaue." in read
+
+
+def test_a_session_keeps_what_left_and_nothing_of_what_roles_said(
+    client: Client, engine: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from elision.guards.conversation.sessions import SessionStore
+
+    kept: list[str] = []
+    monkeypatch.setattr(SessionStore, "save", lambda *given: kept.append(given[-1]))
+    engine.reply = teaching('{"valid": true}')
+    asked(client, session="s", memory={"lane": "paired"})
+    assert kept == ["The red one."]
+
+
+def test_an_empty_reply_is_finished_once(client: Client, engine: Answering) -> None:
+    engine.reply = lambda _messages: ""
+    deltas = client.stream(QUESTION, profile="agentic", memory={"lane": "auto"})
+    assert [delta.finish for delta in deltas if delta.finish] == ["stop"]
 
 
 def test_the_settings_of_an_agent_are_checked_by_name(tmp_path: Path, engine: Answering) -> None:
