@@ -187,7 +187,7 @@ async def test_a_stream_cancelled_while_it_closes_closes_all_the_same(
             pass
 
     reading = asyncio.create_task(read())
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(dripping.begun.wait)
     for _twice in range(2):
         reading.cancel()
         await asyncio.sleep(0.02)
@@ -198,7 +198,11 @@ async def test_a_stream_cancelled_while_it_closes_closes_all_the_same(
 
 
 def test_an_interrupted_stream_ends_with_the_interrupt(slow: Client, dripping: Dripping) -> None:
-    threading.Timer(0.1, _thread.interrupt_main).start()
+    def interrupt() -> None:
+        dripping.begun.wait()
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         for _delta in slow.stream("Which lamp?", profile="plain"):
             pass
