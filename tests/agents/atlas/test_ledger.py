@@ -16,9 +16,8 @@ from elision.agents.atlas.ledger import (
     Totals,
     estimate,
     priced,
-    spent_on,
 )
-from elision.agents.atlas.speaking import Said
+from elision.agents.atlas.speaking import Said, spent_on
 from elision.contract import Usage
 
 ROLES = ("student", "teacher", "judge", "arbiter", "distiller", "probe", "embedder", "guard")

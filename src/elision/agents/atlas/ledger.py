@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from elision.memory.learning.spending import Role as Role
 from elision.memory.learning.spending import Spent as Spent
-
-if TYPE_CHECKING:
-    from elision.agents.atlas.speaking import Said
 
 CHARS_PER_TOKEN: Final = 4
 """Of English text; where a backend counts no tokens, they are told from this, and marked so."""
@@ -44,20 +41,6 @@ class Price(BaseModel):
 def estimate(text: str) -> int:
     """Return how many tokens *text* has, roughly: a quarter of its characters, rounded up."""
     return -(-len(text) // CHARS_PER_TOKEN)
-
-
-def spent_on(role: Role, model: str, said: Said) -> Spent:
-    """Return the row of one call, not yet priced."""
-    usage = said.usage
-    return Spent(
-        role=role,
-        model=model,
-        tokens_in=usage.prompt_tokens,
-        tokens_cached=min(usage.cached_tokens, usage.prompt_tokens),
-        tokens_out=usage.completion_tokens,
-        wall_ms=said.wall_ms,
-        estimated=said.estimated,
-    )
 
 
 def priced(rows: Iterable[Spent], prices: Mapping[str, Price]) -> tuple[Spent, ...]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from elision.agents.atlas.injection import as_data, with_advice
 
 if TYPE_CHECKING:
+    from elision.agents.atlas.brief import Attempt, Brief
     from elision.agents.atlas.lanes import Row
     from elision.agents.atlas.plans import TaskPlan
-    from elision.agents.atlas.student import Attempt, Brief
     from elision.agents.atlas.task import Task
     from elision.agents.atlas.tools import Action
     from elision.contract import Message

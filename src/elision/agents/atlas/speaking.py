@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ValidationError
 
-from elision.agents.atlas.ledger import estimate
+from elision.agents.atlas.ledger import Role, Spent, estimate
 from elision.contract import Engine, Message, Plan, Request, Sampling, Usage, collect, text_of
 from elision.errors import ElisionError
 
@@ -117,6 +117,20 @@ def counted(text: str, usage: Usage, messages: Sequence[Message], wall_ms: float
         cached_tokens=usage.cached_tokens,
     )
     return Said(text, told, estimated=True, wall_ms=wall_ms)
+
+
+def spent_on(role: Role, model: str, said: Said) -> Spent:
+    """Return the row of one call, not yet priced."""
+    usage = said.usage
+    return Spent(
+        role=role,
+        model=model,
+        tokens_in=usage.prompt_tokens,
+        tokens_cached=min(usage.cached_tokens, usage.prompt_tokens),
+        tokens_out=usage.completion_tokens,
+        wall_ms=said.wall_ms,
+        estimated=said.estimated,
+    )
 
 
 async def ask(
