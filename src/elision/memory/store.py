@@ -102,15 +102,24 @@ class Store(Answering):
             return writing.touch(scope, keys, ttl_s)
 
     def sweep(self, now: float | None = None) -> int:
-        """Delete what has expired and return how much that was; no trace is left in the database.
+        """Delete what has expired and return how much that was.
+
+        No trace is left in the database, which is rebuilt for that, nor in saved indexes; backups
+        and logs are not looked into, and there is no receipt: that is the business of erasing.
 
         Args:
             now: Seconds since 1970; None: the clock's.
+
+        Raises:
+            StoreError: If the database fails; or if readers are in the way of rebuilding it: then
+                the records are gone, and traces stay until the next sweep or erasure that finds
+                something.
         """
         with self.writing() as writing:
             n_removed = writing.expire(writing.now if now is None else now)
         if n_removed:
-            self.database.sweep()
+            self._unlink_snapshots(writing.journal.touched)
+            self.database.sweep(free_pages=True)
         return n_removed
 
     def reembed(self, *, batch: int = 256, progress: Callable[[int], None] | None = None) -> int:
@@ -118,6 +127,15 @@ class Store(Answering):
         from elision.memory.reembedding import reembed
 
         return reembed(self, batch=batch, progress=progress)
+
+    def _unlink_snapshots(self, tenants: Iterable[str]) -> None:
+        """Unlink saved indexes; what is in memory of them follows the journal as ever."""
+        from elision.memory.erasure.sweeping import snapshot_folders
+        from elision.memory.index.snapshot import Snapshots
+
+        for folder in snapshot_folders(self):
+            for tenant in tenants:
+                Snapshots(folder).unlink(tenant)
 
     def _vectors(self, tenant: str, drafts: Sequence[Draft]) -> list[Vectors | None]:
         """Check *drafts* and return the vector of each; None for one without a text."""
