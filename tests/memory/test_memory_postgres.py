@@ -130,6 +130,30 @@ def test_processes_that_write_at_once_lose_nothing_and_see_each_other(
     assert len(store.list(Scope("tenant", ("shared",)))) == 40
 
 
+def test_one_reading_is_of_one_moment_as_it_is_in_a_file(store: Store) -> None:
+    count = text("SELECT count(*) FROM records")
+    store.put(HERE, Draft(text="before"))
+    with store.reading() as connection:
+        assert connection.scalar(count) == 1
+        store.put(HERE, Draft(text="meanwhile"))
+        assert connection.scalar(count) == 1
+    with store.reading() as connection:
+        assert connection.scalar(count) == 2
+
+
+def test_replicas_keep_no_files_of_the_index_that_another_could_not_erase(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "replica"
+    with Store(
+        postgres_url, encoder=ENCODER, keys=tmp_path / "keys", sealed=False, folder=folder
+    ) as store:
+        store.put(HERE, Draft(text="words"))
+        assert store.search(HERE, "words").hits
+        assert (store.folder, store.partitions.save()) == (None, 0)
+    assert not folder.exists()
+
+
 def test_the_servers_own_message_hides_what_was_to_be_kept(store: Store) -> None:
     def write_twice() -> None:
         given = {"name": SECRET, "value": SECRET}

@@ -84,8 +84,9 @@ class Opened:
             sealed: Whether it is sealed; None: as it is, and a new one on a server only.
             screen: See `Opened`.
             clock: Likewise.
-            folder: Where snapshots lie; None: beside an SQLite file, in a folder of its name.
-            snapshots: Whether there are any; there are none of a sealed store.
+            folder: Where snapshots lie; None: beside the SQLite file, in a folder of its name.
+            snapshots: Whether there are any; there are none of a sealed store, nor of one on a
+                server, whose replicas would each keep some that an erasure by another leaves.
             ivf_from: See `elision.memory.index.VectorIndex`.
             reembedding: Whether *encoder* is to take another's place; see `Store.reembed`.
 
@@ -203,7 +204,7 @@ class Opened:
 
     def _snapshots_in(self, folder: Path | None) -> Path | None:
         path = self.database.path
-        return folder if folder is not None or path is None else path.with_suffix("")
+        return None if path is None else folder or path.with_suffix("")
 
     def _refuse_without_encoder(self) -> None:
         with self.database.reading() as connection:

@@ -88,6 +88,9 @@ class Database:
         log = logging.getLogger(f"sqlalchemy.engine.Engine.{layout.name}")
         log.addFilter(_above_debug)
         self._writer = self._engine.execution_options(begin="IMMEDIATE")
+        self._reader = self._engine
+        if self.folder is None:  # a server would show each statement another moment
+            self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
         self._write = threading.Lock()  # fairer among threads than SQLite's polling
         self._closed = False
 
@@ -117,12 +120,14 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Open a transaction that sees what any process has written by now.
+        """Open a transaction that sees what any process has written by its first statement.
+
+        All that it reads is of that one moment.
 
         Raises:
             ElisionError: The layout's failure, if the database fails or is closed.
         """
-        with self._told(), self._engine.connect() as connection:
+        with self._told(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
