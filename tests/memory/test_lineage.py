@@ -102,5 +102,5 @@ def test_each_record_is_about_whom_anything_it_was_made_of_is_about_in_circles_t
             for child, parent in links:
                 about[child] |= about[parent]
         assert link(tables, rid, parents, subjects) == bool(new or about[rid] != before)
-    found = {tuple(row) for row in tables.execute(select(t.subjects.c["rid", "subject"]))}
+    found = {tuple(row) for row in tables.execute(select(t.subjects.c.rid, t.subjects.c.subject))}
     assert found == {(rid, one) for rid, whom in about.items() for one in whom}

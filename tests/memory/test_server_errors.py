@@ -27,7 +27,8 @@ def test_a_servers_error_is_told_without_the_row_that_it_quotes(tmp_path: Path) 
     server, file = MemoryDatabase(SERVER), MemoryDatabase(tmp_path / "memory.db")
     assert SECRET not in fail(server)
     assert SECRET in fail(file)  # so that its absence means something
-    server.close(), file.close()
+    server.close()
+    file.close()
 
 
 def test_a_server_that_cannot_be_reached_is_told_without_its_own_words() -> None:
