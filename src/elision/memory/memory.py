@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from elision.encoders.hashing import HashingEncoder
+from elision.errors import StoreError
 from elision.memory.erasure.eraser import Eraser
 from elision.memory.learning.episodes import Episodes
 from elision.memory.learning.lifecycle import Policy
@@ -56,7 +58,8 @@ class Memory:
         self.episodes = Episodes(store, self.playbook)
         self.eraser = Eraser(store, erasables=erasables, folders=folders)
         self.eraser.resume()
-        self.store.sweep()
+        with suppress(StoreError):  # a reader may keep pages; the records are gone all the same
+            self.store.sweep()
         self.episodes.recover(STALE_S)
 
     @classmethod

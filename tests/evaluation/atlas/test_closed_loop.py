@@ -104,11 +104,14 @@ def test_withholding_finds_true_effects_where_comparing_tasks_praises_what_does_
 @pytest.mark.model
 @pytest.mark.slow
 def test_a_small_model_in_every_role_breaks_no_episode(smollm2_dir: Path, tmp_path: Path) -> None:
+    import torch
+
     from elision.middleware.engines.causal import CausalModel
     from elision.middleware.engines.local import LocalEngine
 
     async def run() -> object:
-        engine = LocalEngine(CausalModel.load(smollm2_dir, name="smollm2-135m"))
+        model = CausalModel.load(smollm2_dir, name="smollm2-135m", dtype=torch.float32)
+        engine = LocalEngine(model)
         try:
             return await small_model.all_lanes(EngineSpeaker(engine), tmp_path, n_tasks=4)
         finally:

@@ -49,6 +49,9 @@ async def reward_episode(request: Request, episode_id: str) -> Response:
     memory, tenant = await memory_of(request), tenant_of(request)
     body = await read_json(request, service_of(request).settings.body_limit_bytes)
     reward, options = _reward(body, grant_of(request).roles)
+    agentic = service_of(request).pipeline.agentic
+    if options["success"] is None and agentic is not None:
+        options["success"] = reward >= agentic.config.success_from
     taken = await asyncio.to_thread(memory.episodes.reward, tenant, episode_id, reward, **options)
     episode = await asyncio.to_thread(memory.episodes.get, tenant, episode_id)
     return answer({"id": episode_id, "taken": taken, "reward": episode.reward})
