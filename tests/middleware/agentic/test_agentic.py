@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Answering:
     def __init__(self) -> None:
         self.reply: Reply = lambda _messages: "The red one."
         self.requests: list[Request] = []
+        self.pause_s = 0.0
 
     @property
     def asked(self) -> list[tuple[Message, ...]]:
@@ -42,6 +44,7 @@ class Answering:
         messages = plan.request.messages
         self.requests.append(plan.request)
         for word in self.reply(messages).split(" "):
+            await asyncio.sleep(self.pause_s)
             yield Delta(text=f" {word}" if word != self.reply(messages).split(" ")[0] else word)
         yield Delta(finish="stop")
         yield Delta(usage=Usage(prompt_tokens=9, completion_tokens=3), report={"engine": self.name})
@@ -190,6 +193,7 @@ def test_what_an_agent_has_no_form_for_is_refused_before_anything_runs(
 def test_a_reply_that_is_broken_off_is_an_episode_that_was_aborted(
     client: Client, engine: Answering
 ) -> None:
+    engine.pause_s = 0.2  # else it is done before anybody can break it off
     deltas = client.stream(QUESTION, profile="agentic", memory={"lane": "auto"})
     next(deltas)
     deltas.close()
