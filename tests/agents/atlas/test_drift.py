@@ -16,7 +16,7 @@ from elision.memory.records import Scope
 
 SCOPE = Scope("t", ("a",))
 values = st.floats(0, 1)
-series = st.lists(values, min_size=5, max_size=80)
+series = st.lists(values, min_size=20, max_size=80)
 
 
 @given(values, series)
@@ -36,13 +36,13 @@ def test_deviations_are_those_of_the_equations(value: float, baseline: list[floa
         assert found.mad_z == pytest.approx((value - middle) / max(mad, 0.05), abs=1e-6)
 
 
-@given(values, st.lists(values, max_size=4))
+@given(values, st.lists(values, max_size=19))
 def test_few_values_tell_nothing(value: float, baseline: list[float]) -> None:
     assert deviation(value, baseline) is None
 
 
 def test_a_value_out_of_the_ordinary_raises_an_alarm_and_usual_ones_do_not() -> None:
-    monitor = DriftMonitor()
+    monitor = DriftMonitor(DriftPolicy(n_least=5))
     usual = [0.7, 0.75, 0.72, 0.69, 0.71, 0.74, 0.7, 0.73]
     alarms = [monitor.observe(SCOPE, "judge", score=s, uncertainty=0.1) for s in usual]
     assert not any(alarms)
@@ -57,6 +57,12 @@ def test_a_reward_is_compared_with_those_before_it_not_with_itself() -> None:
         assert monitor.observe(SCOPE, "judge", score=0.5) == ()
     assert monitor.observe(SCOPE, "judge", score=1.0)
     assert monitor.observe(SCOPE, "judge", score=1.0) == ()
+
+
+def test_the_first_failure_after_a_few_easy_successes_is_no_alarm() -> None:
+    monitor = DriftMonitor()
+    assert not any(monitor.observe(SCOPE, "env", score=1.0) for _ in range(19))
+    assert monitor.observe(SCOPE, "env", score=0.0) == ()
 
 
 def test_scopes_and_judges_are_kept_apart_and_a_baseline_can_be_given() -> None:

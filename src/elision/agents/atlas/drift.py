@@ -29,7 +29,8 @@ class DriftPolicy:
     Attributes:
         window: Last values that make the baseline.
         threshold: Deviation in standard deviations from which on it is an alarm.
-        n_least: Values below which nothing is an alarm.
+        n_least: Values below which nothing is an alarm. The SDK has 5: after five easy successes
+            the first failure, where there is most to learn, was an alarm.
         resolution: Least standard deviation believed: a judge that gave 1.0 five times over is not
             certain to the last digit.
 
@@ -39,7 +40,7 @@ class DriftPolicy:
 
     window: int = 50
     threshold: float = 3.0
-    n_least: int = 5
+    n_least: int = 20
     resolution: float = 0.05
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ def deviation(
         ConfigError: If the value is not finite.
 
     Source:
-        Arc-Computer/atlas-sdk, drift.py (window 50, threshold 3, at least 5); Iglewicz and Hoaglin
+        Arc-Computer/atlas-sdk, drift.py (window 50, threshold 3); Iglewicz and Hoaglin
         1993 for the MAD. Ours: a least standard deviation, and no MAD-z where the MAD is 0: rewards
         of 0 and 1 would raise an alarm at each failure.
     """
