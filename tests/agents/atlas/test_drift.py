@@ -91,7 +91,7 @@ def test_a_quiet_series_rarely_raises_an_alarm() -> None:
 def test_the_longest_unused_series_is_dropped() -> None:
     monitor = DriftMonitor(most=2)
     for judge in ("one", "two", "three"):
-        monitor.prime(SCOPE, judge, [0.9] * 10)
+        monitor.prime(SCOPE, judge, [0.9] * 20)
     assert monitor.observe(SCOPE, "one", score=0.0) == ()
     assert monitor.observe(SCOPE, "three", score=0.0)
 
