@@ -175,6 +175,32 @@ def test_what_must_be_forgotten_is_neither_said_nor_kept(client: Client, engine:
     assert all(SECRET not in record.text for record in kept)
 
 
+def test_no_phrase_lies_across_the_replies_of_two_steps(tmp_path: Path, engine: Answering) -> None:
+    plan = '{"steps": [{"id": "1", "description": "one"}, {"id": "2", "description": "two"}]}'
+    first, second = SECRET.split()
+
+    def reply(messages: tuple[Message, ...]) -> str:
+        if "check a student's work" in text_of(messages[0]):
+            return '{"valid": true}' if "Does the student" in text_of(messages[-1]) else plan
+        asked_for = text_of(messages[-1])
+        if "Do not do the task yet" in asked_for:
+            return plan
+        if "Do only this step" not in asked_for:
+            return "Both are done."
+        return second if "\ntwo\n" in asked_for else first
+
+    engine.reply = reply
+    said = set()
+    for n in range(40, 160, 12):
+        atlas = {"max_tokens": n, "router": {"explore": 0.0}}
+        settings = Settings(home=tmp_path / str(n), encoder=None, learning="off", atlas=atlas)
+        with Client(around(engine, settings)) as client:
+            client.forget("a title", [SECRET])
+            said.add(asked(client, memory={"lane": "escalate"}).text)
+    assert said == {second, "Both are done."}  # cut short after the steps, and not at all
+    assert not any(first in text and second in text for text in said)
+
+
 def test_what_an_agent_has_no_form_for_is_refused_before_anything_runs(
     client: Client, engine: Answering
 ) -> None:

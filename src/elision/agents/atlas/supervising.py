@@ -158,7 +158,12 @@ class Supervision:
         return review
 
     async def _stepwise(self, task: Task, plan: TaskPlan, brief: Brief) -> Tried | None:
-        """Do a plan level by level, the steps of a level side by side; then put it together."""
+        """Do a plan level by level, the steps of a level side by side; then put it together.
+
+        Where there is no budget to put it together, the answer is that of the last step that was
+        done. Results are never strung together here: each reply passed the guards by itself, and a
+        phrase may lie across two of them.
+        """
         done: dict[str, str] = {}
         parts: list[Attempt] = []
         n_failed = 0
@@ -176,7 +181,7 @@ class Supervision:
         last = replace(brief, done=results)
         final = await self._work(task, last) if len(done) == len(plan.steps) else None
         if final is None:
-            whole = joined(parts, "\n".join(results.values()))
+            whole = joined(parts, next(reversed(results.values()), ""))
             kept = Tried(brief.lane, whole, _UNKNOWN, plan.told, "budget", n_failed)
             return kept if parts else None
         attempt = joined([*parts, final], final.output)
