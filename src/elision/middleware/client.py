@@ -13,6 +13,7 @@ from elision.errors import ConfigError
 from elision.guards.targets import ForgetTarget
 from elision.middleware.looping import LoopThread
 from elision.middleware.scoring import Score
+from elision.middleware.screening import RegisterScreen
 from elision.middleware.wire import parse_chat, parse_completion
 
 if TYPE_CHECKING:
@@ -172,6 +173,13 @@ class Client:
     def targets(self) -> tuple[ForgetTarget, ...]:
         """Return the targets in force."""
         return tuple(self._pipeline.register.active(self.tenant))
+
+    def may_say(self, text: str) -> bool:
+        """Return whether *text* holds no phrase and no passage of a target in force.
+
+        For texts that no model wrote as they stand: put together, or read out of JSON.
+        """
+        return RegisterScreen(self._pipeline.register).may_leave(self.tenant, text)
 
     # --- remembering -----------------------------------------------------------------------------
 

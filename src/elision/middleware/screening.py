@@ -45,6 +45,10 @@ class RegisterScreen:
         """Return whether *text* may be shown to *tenant*."""
         return not self._current(tenant).concerns(text)
 
+    def may_leave(self, tenant: str, text: str) -> bool:
+        """Return whether *text* holds no phrase and no passage; names are for detection only."""
+        return not self._current(tenant).forbids(text)
+
     def concerned(self, tenant: str, target_id: str) -> Callable[[str], bool]:
         """Return what tells whether a text holds something of one target, in force or not.
 
@@ -85,15 +89,25 @@ class _Reader:
             self._verdicts.put(digest, known)
         return known
 
+    def forbids(self, text: str) -> bool:
+        """Return whether *text* holds what must not leave: a phrase or a passage."""
+        if not self._targets:
+            return False
+        checker, verbatim = self._readers()
+        return checker.check_text(text).verdict != "allow" or verbatim.hides(text)
+
     def _finds(self, text: str) -> bool:
+        checker, verbatim = self._readers()
+        return bool(checker.check_text(text).hits) or verbatim.hides(text)
+
+    def _readers(self) -> tuple[Checker, Verbatim]:
         if self._compiled is None:
             from elision.guards.detection.check import Checker
             from elision.guards.verbatim.verbatim import Verbatim
 
             in_force = [_in_force(target) for target in self._targets]
             self._compiled = Checker.compile(in_force), Verbatim.compile(in_force)
-        checker, verbatim = self._compiled
-        return bool(checker.check_text(text).hits) or verbatim.hides(text)
+        return self._compiled
 
 
 def _in_force(target: ForgetTarget) -> ForgetTarget:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ConfigDict
 
+from elision.agents.atlas.lanes import Lane
 from elision.contract import Capability, Delta, Message, Plan, Request, Usage, text_of
 from elision.errors import RequestError
 from elision.memory.learning.cues import Cue
@@ -20,6 +22,14 @@ from elision.middleware.client import Client
 from elision.settings import Settings
 
 SECRET = "Zyxwv Qponm"
+
+
+class Words(BaseModel):
+    """Any arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 QUESTION = "Which lamp is lit first?"
 Reply = Callable[[tuple[Message, ...]], str]
 
@@ -303,3 +313,32 @@ def test_the_settings_of_an_agent_are_checked_by_name(tmp_path: Path, engine: An
     settings = Settings(home=tmp_path, encoder=None, atlas={"router": {"explor": 0.1}})
     with pytest.raises(ConfigError, match=r"atlas\.router\.explor: Extra inputs"):
         around(engine, settings)
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        '{"answer": "It is Zyxwv\\nQponm."}',
+        '{"answer": "It is \\u005ayxwv Qponm."}',
+        '{"tool": "note", "args": {"words": ["Zyxwv", "Qponm"]}}',
+        '{"tool": "note", "args": {"Zyxwv\\tQponm": "x"}}',
+    ],
+)
+async def test_what_json_says_is_guarded_too(client: Client, engine: Answering, move: str) -> None:
+    from elision.agents.atlas.atlas import Atlas
+    from elision.agents.atlas.config import AtlasConfig
+    from elision.agents.atlas.student import SpeakerStudent
+    from elision.agents.atlas.tools import Tool
+
+    noted: list[object] = []
+    tool = Tool("note", "keeps words", Words, lambda words: str(noted.append(words)))
+    engine.reply = lambda _messages: move
+    config = AtlasConfig(learning="off", forced_lane=Lane.AUTO)
+    student = SpeakerStudent(client.speaker(), [tool], most_steps=1)
+    told = await Atlas(student, None, config=config).run(QUESTION)
+    assert noted or "Zyxwv\nQponm" in told.output or "Zyxwv Qponm" in told.output
+    client.forget("a title", [SECRET])
+    noted.clear()
+    told = await Atlas(student, None, config=config).run(QUESTION)
+    assert not noted
+    assert client.may_say(told.output)

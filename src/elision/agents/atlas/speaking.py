@@ -66,6 +66,19 @@ class Speaker(Protocol):
         ...
 
 
+@runtime_checkable
+class Guarded(Protocol):
+    """A speaker whose replies are guarded as they stand.
+
+    What is read out of JSON in them does not stand there: an escaped line break parts no
+    words in the reply, and does in what it says. So that is asked about before it goes any further.
+    """
+
+    async def passes(self, text: str) -> bool:
+        """Return whether *text* may leave."""
+        ...
+
+
 class EngineSpeaker:
     """Speaks through an engine, without recipes: what leaves for a user passes the pipeline later.
 

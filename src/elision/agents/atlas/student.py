@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
@@ -13,11 +13,12 @@ from elision.agents.atlas.brief import Attempt as Attempt
 from elision.agents.atlas.brief import Brief as Brief
 from elision.agents.atlas.ledger import Allowance, Role, Spent
 from elision.agents.atlas.plans import PlanReply, TaskPlan
-from elision.agents.atlas.speaking import Said, Speaker, ask, spent_on, understood
+from elision.agents.atlas.speaking import Guarded, Said, Speaker, ask, spent_on, understood
 from elision.agents.atlas.task import Task
 from elision.agents.atlas.tools import Action, Tool, use
 from elision.contract import Message
 
+_FORBIDDEN: Final = "something in it must not be said"
 MOST_STEPS: Final = 8
 """Tool calls of one attempt."""
 
@@ -151,10 +152,11 @@ class SpeakerStudent:
         while brief.allowance.after(spent).open:
             said = await self._say(messages, brief.allowance.after(spent))
             spend(said)
-            move = understood(said.text, _Move)
+            move = await self._understood(said.text)
             if isinstance(move, str):
                 if (n_malformed := n_malformed + 1) > 1:
-                    return Attempt(said.text, tuple(actions), tuple(spent))
+                    output = "" if move == _FORBIDDEN else said.text
+                    return Attempt(output, tuple(actions), tuple(spent))
                 messages = prompts.mended(messages, said.text, move)
                 continue
             if move.tool is None or len(actions) == self._most_steps:
@@ -164,6 +166,14 @@ class SpeakerStudent:
             last = len(actions) == self._most_steps
             messages = prompts.observed(messages, said.text, actions[-1], last=last)
         return Attempt("", tuple(actions), tuple(spent))
+
+    async def _understood(self, reply: str) -> _Move | str:
+        """Return the move that *reply* says, or what is wrong with it; see `Guarded`."""
+        move = understood(reply, _Move)
+        if isinstance(move, str) or not isinstance(self.speaker, Guarded):
+            return move
+        told = "\n".join([move.tool or "", move.answer or "", *strings(move.args)])
+        return move if await self.speaker.passes(told) else _FORBIDDEN
 
     async def _say(self, messages: Sequence[Message], allowance: Allowance) -> Said:
         return await self.speaker.say(
@@ -192,3 +202,16 @@ def joined(parts: Sequence[Attempt], output: str) -> Attempt:
     actions = [action for part in parts for action in part.actions]
     numbered = tuple(replace(action, step=n) for n, action in enumerate(actions, 1))
     return Attempt(output, numbered, tuple(row for part in parts for row in part.spent))
+
+
+def strings(value: object) -> Iterator[str]:
+    """Yield every text in JSON's *value*, names of fields included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield str(name)
+            yield from strings(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from strings(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +22,10 @@ class Chats(Protocol):
 
     async def achat(self, messages: Sequence[Message], **options: Any) -> Completion:
         """Return the reply to *messages*."""
+        ...
+
+    def may_say(self, text: str) -> bool:
+        """Return whether *text* may leave."""
         ...
 
 
@@ -59,3 +64,7 @@ class ClientSpeaker:
         )
         wall_ms = (time.perf_counter() - begun) * 1e3
         return counted(told.text, told.usage, messages, wall_ms)
+
+    async def passes(self, text: str) -> bool:
+        """See `elision.agents.atlas.speaking.Guarded`."""
+        return await asyncio.to_thread(self._client.may_say, text)
