@@ -33,7 +33,7 @@ from elision.middleware.conversations import Conversations
 from elision.middleware.enforcement import Enforcement
 from elision.middleware.guarding import Guards
 from elision.middleware.guiding import guidance_for
-from elision.middleware.holding import held_back
+from elision.middleware.holding.held import held_back
 from elision.middleware.paper import PaperGuards
 from elision.middleware.planning import Defence, check_speaks_only
 from elision.middleware.profiles import PROFILES, FailMode, Profile, profile_named

@@ -29,7 +29,7 @@ from elision.guards.gate.assessment import Assessment, Level
 from elision.guards.semantic.hold import SentenceHold
 from elision.guards.semantic.watch import SemanticWatch
 from elision.middleware.enforcement import Enforcement, Understanding
-from elision.middleware.holding import Hold, Holds, Shut
+from elision.middleware.holding.holds import Hold, Holds, Shut
 from elision.middleware.profiles import Profile, sampling_recipes
 
 if TYPE_CHECKING:

@@ -34,11 +34,11 @@ from elision.agents.atlas.judge import Judge
 from elision.agents.atlas.lanes import LANES, Lane
 from elision.agents.atlas.ledger import Price
 from elision.agents.atlas.plans import TaskPlan
-from elision.agents.atlas.speaking import Said
 from elision.agents.atlas.student import Attempt, Brief, Spent
 from elision.agents.atlas.task import Task
 from elision.agents.atlas.teacher import Review, Validation
 from elision.agents.atlas.tools import Action
+from elision.agents.speaking import Said
 from elision.contract import Usage
 from elision.errors import ConfigError, RequestError, StoreError, UpstreamError
 from elision.memory.learning.cues import Cue

@@ -26,10 +26,10 @@ from elision.agents.atlas.gates import FEWEST, GateContext, Passed, Seen, gate
 from elision.agents.atlas.ledger import Allowance
 from elision.agents.atlas.quota import DailyQuota
 from elision.agents.atlas.reward import Reward
-from elision.agents.atlas.speaking import Said
 from elision.agents.atlas.student import Attempt
 from elision.agents.atlas.task import Task
 from elision.agents.atlas.tools import Action
+from elision.agents.speaking import Said
 from elision.contract import Message, Usage, text_of
 from elision.errors import ConfigError, UpstreamError
 from elision.memory.learning.cues import Cue

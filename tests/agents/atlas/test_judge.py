@@ -26,10 +26,10 @@ from elision.agents.atlas.judge import Judge, JudgeConfig
 from elision.agents.atlas.judging import Sample
 from elision.agents.atlas.ledger import Allowance, Spent
 from elision.agents.atlas.reward import Reward, better_founded, teaching
-from elision.agents.atlas.speaking import Said
 from elision.agents.atlas.student import Attempt
 from elision.agents.atlas.task import Task
 from elision.agents.atlas.tools import Action
+from elision.agents.speaking import Said
 from elision.contract import Message, Usage, text_of
 from elision.errors import RequestError, UpstreamError
 from elision.memory.records import Trust

@@ -16,8 +16,9 @@ from elision.agents.atlas.ledger import (
     Totals,
     estimate,
     priced,
+    spent_on,
 )
-from elision.agents.atlas.speaking import Said, spent_on
+from elision.agents.speaking import Said
 from elision.contract import Usage
 
 ROLES = ("student", "teacher", "judge", "arbiter", "distiller", "probe", "embedder", "guard")

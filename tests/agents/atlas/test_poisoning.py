@@ -16,11 +16,11 @@ from elision.agents.atlas.distil import SpeakerDistiller
 from elision.agents.atlas.distil_rules import RuleDistiller
 from elision.agents.atlas.gates import GateContext, Passed, Quarantined, Seen, gate
 from elision.agents.atlas.plans import TaskPlan
-from elision.agents.atlas.speaking import Said
 from elision.agents.atlas.student import Attempt, Brief
 from elision.agents.atlas.task import Task
 from elision.agents.atlas.teacher import Review, Validation
 from elision.agents.atlas.tools import Action
+from elision.agents.speaking import Said
 from elision.contract import Message, Usage
 from elision.guards.evidence.rates import Rate
 from elision.memory.learning.cues import Cue

@@ -14,10 +14,10 @@ from elision.agents.atlas.injection import as_data, plain, with_advice
 from elision.agents.atlas.lanes import Lane
 from elision.agents.atlas.ledger import Allowance
 from elision.agents.atlas.plans import Step, TaskPlan
-from elision.agents.atlas.speaking import Said
 from elision.agents.atlas.student import Brief, Planner, SpeakerStudent, joined
 from elision.agents.atlas.task import Task, triage
 from elision.agents.atlas.tools import LONGEST_OBSERVATION, Action, Tool, use
+from elision.agents.speaking import Said
 from elision.contract import Message, Usage
 from elision.errors import RequestError, UpstreamError
 from elision.memory.records import Trust

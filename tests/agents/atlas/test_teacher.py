@@ -19,7 +19,6 @@ from elision.agents.atlas.outcome import Tried, status_of
 from elision.agents.atlas.plans import Step, TaskPlan
 from elision.agents.atlas.purse import Purse
 from elision.agents.atlas.reward import Reward
-from elision.agents.atlas.speaking import Said
 from elision.agents.atlas.student import Attempt, Brief, Drafted, SpeakerStudent
 from elision.agents.atlas.supervising import Aids, Supervision
 from elision.agents.atlas.task import Task
@@ -31,6 +30,7 @@ from elision.agents.atlas.teacher import (
     first_sentences,
 )
 from elision.agents.atlas.tools import Action, Tool
+from elision.agents.speaking import Said
 from elision.contract import Usage
 from elision.errors import ElisionError, UpstreamError, UpstreamTimeoutError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from elision.agents.atlas.speaking import EngineSpeaker
+from elision.agents.speaking import EngineSpeaker
 from elision.errors import ConfigError
 from elision.evaluation.atlas import planted, small_model
 from elision.evaluation.atlas.alerts import AlertWorld

@@ -15,7 +15,7 @@ from elision.agents.atlas.experience import Experience, Figures
 from elision.agents.atlas.judge import Judge
 from elision.agents.atlas.lanes import Lane
 from elision.agents.atlas.learning import Learner, Lesson
-from elision.agents.atlas.ledger import Allowance, Ledger, estimate, priced
+from elision.agents.atlas.ledger import Allowance, Ledger, priced
 from elision.agents.atlas.outcome import Outcome, Tried, status_of
 from elision.agents.atlas.purse import Purse
 from elision.agents.atlas.recording import Begun, Recorder
@@ -23,11 +23,11 @@ from elision.agents.atlas.remembering import Recalled, Recollection, adopted
 from elision.agents.atlas.reward import Reward, Source
 from elision.agents.atlas.rewarding import Checker, Rewarder
 from elision.agents.atlas.roles import roles
-from elision.agents.atlas.speaking import Speaker
 from elision.agents.atlas.student import Student
 from elision.agents.atlas.supervising import Supervision
 from elision.agents.atlas.task import Facts, Task, Triage, triage
 from elision.agents.atlas.teacher import Teacher
+from elision.agents.speaking import Speaker, estimate
 from elision.contract import Engine
 from elision.errors import ConfigError
 from elision.memory.records import Scope

@@ -11,11 +11,12 @@ from elision.agents.atlas import prompts
 from elision.agents.atlas.config import AtlasConfig
 from elision.agents.atlas.experience import Experience
 from elision.agents.atlas.lanes import Decision, Lane, Probed, Row
+from elision.agents.atlas.ledger import spent_on
 from elision.agents.atlas.purse import Purse
 from elision.agents.atlas.remembering import Recalled
 from elision.agents.atlas.router import Router
-from elision.agents.atlas.speaking import Speaker, ask, spent_on
 from elision.agents.atlas.task import Facts, Task
+from elision.agents.speaking import Speaker, ask
 from elision.memory.learning.evidence import draw
 from elision.memory.records import Scope
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from elision.agents.atlas.digest import Digest, fenced, told
 from elision.agents.atlas.judge import ENDLESS
-from elision.agents.atlas.ledger import Allowance, Spent
-from elision.agents.atlas.speaking import Speaker, ask, spent_on
+from elision.agents.atlas.ledger import Allowance, Spent, spent_on
+from elision.agents.speaking import Speaker, ask
 from elision.contract import Message
 from elision.errors import ConfigError, RequestError
 from elision.memory.learning.cues import LEAST_SIMILAR, Cue

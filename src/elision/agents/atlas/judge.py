@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from elision.agents.atlas.digest import Digest, digest, fenced
 from elision.agents.atlas.judging import STANCES, About, Sample, messages
-from elision.agents.atlas.ledger import Allowance, Role, Spent
+from elision.agents.atlas.ledger import Allowance, Role, Spent, spent_on
 from elision.agents.atlas.reward import Principle, Reward
-from elision.agents.atlas.speaking import Said, Speaker, ask, spent_on
 from elision.agents.atlas.student import Attempt
 from elision.agents.atlas.task import Task
+from elision.agents.speaking import Said, Speaker, ask
 from elision.contract import Message
 
 ENDLESS: Final = Allowance()

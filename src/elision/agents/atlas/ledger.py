@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from elision.agents.speaking import Said
 from elision.memory.learning.spending import Role as Role
 from elision.memory.learning.spending import Spent as Spent
-
-CHARS_PER_TOKEN: Final = 4
-"""Of English text; where a backend counts no tokens, they are told from this, and marked so."""
 
 
 class Price(BaseModel):
@@ -38,9 +36,18 @@ class Price(BaseModel):
         return (dear + cached * (self.input if self.cached is None else self.cached)) / 1e6
 
 
-def estimate(text: str) -> int:
-    """Return how many tokens *text* has, roughly: a quarter of its characters, rounded up."""
-    return -(-len(text) // CHARS_PER_TOKEN)
+def spent_on(role: Role, model: str, said: Said) -> Spent:
+    """Return the row of one call, not yet priced."""
+    usage = said.usage
+    return Spent(
+        role=role,
+        model=model,
+        tokens_in=usage.prompt_tokens,
+        tokens_cached=min(usage.cached_tokens, usage.prompt_tokens),
+        tokens_out=usage.completion_tokens,
+        wall_ms=said.wall_ms,
+        estimated=said.estimated,
+    )
 
 
 def priced(rows: Iterable[Spent], prices: Mapping[str, Price]) -> tuple[Spent, ...]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 from elision.agents.atlas.config import AtlasConfig
 from elision.agents.atlas.experience import WINDOW, Experience, Figures
 from elision.agents.atlas.lanes import Decision
-from elision.agents.atlas.ledger import Spent, estimate
+from elision.agents.atlas.ledger import Spent
 from elision.agents.atlas.outcome import Tried
 from elision.agents.atlas.plans import TaskPlan
 from elision.agents.atlas.reward import Reward
 from elision.agents.atlas.task import Facts, Task
+from elision.agents.speaking import estimate
 from elision.memory.learning.attribution import Effect
 from elision.memory.learning.drawing import Selection, selection
 from elision.memory.learning.outcomes import Ending, Past, new_id

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from elision.agents.atlas.config import AtlasConfig
-from elision.agents.atlas.speaking import EngineSpeaker, Speaker
 from elision.agents.atlas.student import SpeakerStudent, Student
 from elision.agents.atlas.teacher import SpeakerTeacher, Teacher
+from elision.agents.speaking import EngineSpeaker, Speaker
 from elision.contract import Engine
 
 

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from elision.agents.atlas import prompts
 from elision.agents.atlas.brief import Attempt as Attempt
 from elision.agents.atlas.brief import Brief as Brief
-from elision.agents.atlas.ledger import Allowance, Role, Spent
+from elision.agents.atlas.ledger import Allowance, Role, Spent, spent_on
 from elision.agents.atlas.plans import PlanReply, TaskPlan
-from elision.agents.atlas.speaking import Guarded, Said, Speaker, ask, spent_on, understood
 from elision.agents.atlas.task import Task
 from elision.agents.atlas.tools import Action, Tool, use
+from elision.agents.speaking import Guarded, Said, Speaker, ask, understood
 from elision.contract import Message
 
 _FORBIDDEN: Final = "something in it must not be said"

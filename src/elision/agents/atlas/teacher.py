@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from elision.agents.atlas import prompts
 from elision.agents.atlas.ledger import Spent
 from elision.agents.atlas.plans import PlanReply, TaskPlan
-from elision.agents.atlas.speaking import Model, Speaker, ask
 from elision.agents.atlas.student import Attempt, Brief, noting
 from elision.agents.atlas.task import Task
+from elision.agents.speaking import Model, Speaker, ask
 
 LONGEST_GUIDANCE: Final = 500
 """Characters of what a teacher says of one attempt."""

@@ -19,11 +19,11 @@ from elision.agents.atlas.config import AtlasConfig
 from elision.agents.atlas.distil import SpeakerDistiller
 from elision.agents.atlas.judge import Judge, JudgeConfig
 from elision.agents.atlas.lanes import LANES, Lane
-from elision.agents.atlas.speaking import Speaker
 from elision.agents.atlas.student import Attempt, SpeakerStudent
 from elision.agents.atlas.task import Task
 from elision.agents.atlas.teacher import SpeakerTeacher
 from elision.agents.atlas.tools import Tool
+from elision.agents.speaking import Speaker
 from elision.memory.memory import Memory
 from elision.memory.records import Scope
 

@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 from elision.agents.atlas.report import Interval, Report
-from elision.agents.atlas.speaking import EngineSpeaker
+from elision.agents.speaking import EngineSpeaker
 from elision.errors import MissingExtraError, NotFoundError
 from elision.evaluation.atlas import planted, small_model
 from elision.evaluation.atlas.alerts import AlertWorld

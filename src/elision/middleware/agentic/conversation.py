@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from elision.agents.atlas.injection import as_data
 from elision.agents.atlas.lanes import Lane
-from elision.agents.atlas.speaking import Said, counted
 from elision.agents.atlas.student import Attempt, Brief, Drafted, SpeakerStudent
+from elision.agents.speaking import Said, counted
 from elision.contract import Completion, Delta, Message, Request, collect, text_of
 from elision.errors import RequestError
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from elision.agents.atlas.speaking import Said, counted
+from elision.agents.speaking import Said, counted
 
 if TYPE_CHECKING:
     from typing import Any
@@ -30,7 +30,7 @@ class Chats(Protocol):
 
 
 class ClientSpeaker:
-    """Speaks through a client; see `elision.agents.atlas.speaking.Speaker`.
+    """Speaks through a client; see `elision.agents.speaking.Speaker`.
 
     Args:
         client: Stays the caller's; it is not closed here.
@@ -66,5 +66,5 @@ class ClientSpeaker:
         return counted(told.text, told.usage, messages, wall_ms)
 
     async def passes(self, text: str) -> bool:
-        """See `elision.agents.atlas.speaking.Guarded`."""
+        """See `elision.agents.speaking.Guarded`."""
         return await asyncio.to_thread(self._client.may_say, text)

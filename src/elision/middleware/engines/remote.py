@@ -18,10 +18,10 @@ from pydantic import SecretStr
 
 from elision.contract import Capability, Delta, Lexicon, Plan
 from elision.errors import CapabilityError, ConfigError, UpstreamError
-from elision.middleware.engines.remote_errors import of_status, read_fault
-from elision.middleware.engines.remote_pool import Pool, by
-from elision.middleware.engines.remote_wire import LengthField, ReplyReader, body_of, check
-from elision.middleware.engines.sse import Framer
+from elision.middleware.engines.upstream.errors import of_status, read_fault
+from elision.middleware.engines.upstream.pool import Pool, by
+from elision.middleware.engines.upstream.sse import Framer
+from elision.middleware.engines.upstream.wire import LengthField, ReplyReader, body_of, check
 
 _ERROR_BODY_BYTES = 64_000
 _MODELS_BODY_BYTES = 8_000_000

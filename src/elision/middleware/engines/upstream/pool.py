@@ -11,7 +11,7 @@ import aiohttp
 from aiohttp.http import HttpProcessingError
 
 from elision.errors import EngineError
-from elision.middleware.engines.remote_errors import of_transport
+from elision.middleware.engines.upstream.errors import of_transport
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from openai.types.completion_create_params import CompletionCreateParamsBase as 
 
 from elision.contract import Delta, Request, Sampling, Usage
 from elision.errors import CapabilityError, RequestError, UpstreamError
-from elision.middleware.engines.remote_wire import ReplyReader, body_of, check
+from elision.middleware.engines.upstream.wire import ReplyReader, body_of, check
 
 ASK = ({"role": "user", "content": "Who?"},)
 BEYOND_OPENAI = {"top_k", "min_p", "repetition_penalty"}

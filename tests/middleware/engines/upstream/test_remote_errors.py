@@ -19,7 +19,7 @@ from elision.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
-from elision.middleware.engines.remote_errors import (
+from elision.middleware.engines.upstream.errors import (
     in_stream,
     of_status,
     of_transport,

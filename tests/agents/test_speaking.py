@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from elision.agents.atlas.speaking import EngineSpeaker, Said, Speaker, ask, objects, understood
+from elision.agents.speaking import EngineSpeaker, Said, Speaker, ask, objects, understood
 from elision.contract import Message, Usage
 from elision.errors import UpstreamError
 from elision.testing import TextEngine

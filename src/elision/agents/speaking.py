@@ -11,7 +11,6 @@ from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ValidationError
 
-from elision.agents.atlas.ledger import Role, Spent, estimate
 from elision.contract import Engine, Message, Plan, Request, Sampling, Usage, collect, text_of
 from elision.errors import ElisionError
 
@@ -19,6 +18,9 @@ LONGEST_REPLY: Final = 50_000
 """Characters of a reply that are looked through for JSON."""
 _MOST_STARTS: Final = 64
 """Braces at which JSON is looked for: a reply of braces must not cost the square of its length."""
+
+CHARS_PER_TOKEN: Final = 4
+"""Of English text; where a backend counts no tokens, they are told from this, and marked so."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -120,6 +122,11 @@ class EngineSpeaker:
         return counted(completion.text, completion.usage, messages, wall_ms)
 
 
+def estimate(text: str) -> int:
+    """Return how many tokens *text* has, roughly: a quarter of its characters, rounded up."""
+    return -(-len(text) // CHARS_PER_TOKEN)
+
+
 def counted(text: str, usage: Usage, messages: Sequence[Message], wall_ms: float) -> Said:
     """Return a reply with its usage; of a backend that told none, counted from the texts."""
     if usage.prompt_tokens:
@@ -130,20 +137,6 @@ def counted(text: str, usage: Usage, messages: Sequence[Message], wall_ms: float
         cached_tokens=usage.cached_tokens,
     )
     return Said(text, told, estimated=True, wall_ms=wall_ms)
-
-
-def spent_on(role: Role, model: str, said: Said) -> Spent:
-    """Return the row of one call, not yet priced."""
-    usage = said.usage
-    return Spent(
-        role=role,
-        model=model,
-        tokens_in=usage.prompt_tokens,
-        tokens_cached=min(usage.cached_tokens, usage.prompt_tokens),
-        tokens_out=usage.completion_tokens,
-        wall_ms=said.wall_ms,
-        estimated=said.estimated,
-    )
 
 
 async def ask(

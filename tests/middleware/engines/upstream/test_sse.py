@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elision.errors import UpstreamError
-from elision.middleware.engines.sse import Framer
+from elision.middleware.engines.upstream.sse import Framer
 
 STREAM = (
     'data: {"a": "né 🙂"}\n\n: ping\n\nevent: x\ndata:b\ndata: c\n\ndata\n\nid: 1\n\ndata: cut off'

@@ -10,7 +10,7 @@ import orjson
 
 from elision.contract import Delta, Finish, Request, Usage
 from elision.errors import CapabilityError, RequestError, UpstreamError
-from elision.middleware.engines.remote_errors import in_stream
+from elision.middleware.engines.upstream.errors import in_stream
 
 LengthField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
 
