@@ -28,7 +28,7 @@ from elision.errors import CapabilityError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Finish: TypeAlias = Literal["stop", "length", "content_filter"]
+Finish: TypeAlias = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
 Message: TypeAlias = Mapping[str, Any]
 Epoch: TypeAlias = int
 """Counts the changes of one tenant's register; whatever was compiled for an older one is stale."""
@@ -210,11 +210,13 @@ class Usage:
         prompt_tokens: Of the prompt.
         completion_tokens: Of all choices.
         cached_tokens: Those of the prompt whose keys and values were there already.
+        extra: What else an upstream counted, under its own names: reasoning tokens and the like.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def total_tokens(self) -> int:
@@ -232,6 +234,9 @@ class Delta:
     Attributes:
         choice: Index of the choice.
         text: Text to append; final, never taken back.
+        message: Further pieces of the message, in the form of OpenAI's ``delta``: ``tool_calls``,
+            ``refusal``, ``reasoning_content``, whatever an upstream adds. As final as the text.
+        extra: Further fields of the choice; beside ``usage``, of the whole reply.
         logprobs: One entry per token whose text has left with this or an earlier delta.
         trace: Likewise, if the plan asks for it.
         finish: Why the choice ended, on its last delta.
@@ -241,6 +246,8 @@ class Delta:
 
     choice: int = 0
     text: str = ""
+    message: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
     logprobs: tuple[TokenLogprob, ...] = ()
     trace: tuple[TokenTrace, ...] = ()
     finish: Finish | None = None
@@ -250,10 +257,12 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One finished reply of a request."""
+    """One finished reply of a request; ``message`` and ``extra`` as in `Delta`, put together."""
 
     index: int = 0
     text: str = ""
+    message: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
     finish: Finish = "stop"
     logprobs: tuple[TokenLogprob, ...] = ()
     trace: tuple[TokenTrace, ...] = ()
@@ -261,10 +270,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A whole reply: every choice, the usage, and what ran."""
+    """A whole reply: every choice, the usage, what ran, and further fields of an upstream."""
 
     choices: tuple[Choice, ...] = ()
     usage: Usage = Usage()
+    extra: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -278,30 +288,76 @@ async def collect(deltas: AsyncIterator[Delta]) -> Completion:
 
     The one way from a stream to a whole reply, so that both always read the same.
     """
-    texts: dict[int, list[str]] = {}
-    logprobs: dict[int, list[TokenLogprob]] = {}
-    traces: dict[int, list[TokenTrace]] = {}
-    finish: dict[int, Finish] = {}
-    usage, report = Usage(), dict[str, Any]()
+    pieces: dict[int, list[Delta]] = {}
+    usage, report, extra = Usage(), dict[str, Any](), dict[str, Any]()
     async for delta in deltas:
-        texts.setdefault(delta.choice, []).append(delta.text)
-        logprobs.setdefault(delta.choice, []).extend(delta.logprobs)
-        traces.setdefault(delta.choice, []).extend(delta.trace)
-        if delta.finish is not None:
-            finish[delta.choice] = delta.finish
+        if delta.usage is None and delta.report is None:
+            pieces.setdefault(delta.choice, []).append(delta)
+            continue
         usage = delta.usage or usage
         report.update(delta.report or {})
+        extra.update(delta.extra)
     choices = tuple(
-        Choice(
-            index=index,
-            text="".join(texts[index]),
-            finish=finish[index],
-            logprobs=tuple(logprobs[index]),
-            trace=tuple(traces[index]),
-        )
-        for index in sorted(finish)
+        _put_together(index, pieces[index])
+        for index in sorted(pieces)
+        if any(delta.finish is not None for delta in pieces[index])
     )
-    return Completion(choices=choices, usage=usage, report=report)
+    return Completion(choices=choices, usage=usage, report=report, extra=extra)
+
+
+def _put_together(index: int, deltas: Sequence[Delta]) -> Choice:
+    message: Mapping[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for delta in deltas:
+        message = joined(message, delta.message) if delta.message else message
+        extra.update(delta.extra)
+    return Choice(
+        index=index,
+        text="".join(delta.text for delta in deltas),
+        message=message,
+        extra=extra,
+        finish=next(d.finish for d in reversed(deltas) if d.finish is not None),
+        logprobs=tuple(item for delta in deltas for item in delta.logprobs),
+        trace=tuple(entry for delta in deltas for entry in delta.trace),
+    )
+
+
+_WHOLE = frozenset({"id", "index", "role", "type"})
+"""Strings and numbers of a message's pieces that are said whole, and may be said again."""
+
+
+def joined(message: Mapping[str, Any], piece: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *message* with a further *piece* of it, as clients of OpenAI put deltas together.
+
+    Strings are appended, objects are joined, entries of lists are matched by their ``index``; of
+    everything else, and of ids and types, the newer counts.
+    """
+    whole = dict(message)
+    for key, value in piece.items():
+        whole[key] = _joined(key, whole.get(key), value)
+    return whole
+
+
+def _joined(key: str, old: Any, new: Any) -> Any:
+    if isinstance(old, str) and isinstance(new, str) and key not in _WHOLE:
+        return old + new
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return joined(old, new)
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        return _joined_lists(old, new)
+    return old if new is None else new
+
+
+def _joined_lists(old: Sequence[Any], new: Sequence[Any]) -> list[Any]:
+    found = list(old)
+    places = {e["index"]: n for n, e in enumerate(found) if isinstance(e, Mapping) and "index" in e}
+    for entry in new:
+        place = places.get(entry.get("index")) if isinstance(entry, Mapping) else None
+        if place is None:
+            found.append(entry)
+        else:
+            found[place] = joined(found[place], entry)
+    return found
 
 
 # --- Who writes ----------------------------------------------------------------------------------
@@ -364,6 +420,8 @@ class Capability(Flag):
     """Takes and returns token ids."""
     CONTINUE = auto()
     """Continues an assistant's beginning."""
+    PASSES = auto()
+    """Hands on what is no text: tools, images, formats; answers with tool calls."""
 
 
 class Stage(IntEnum):
@@ -441,6 +499,19 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """End all requests and free the model. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """An engine that has to ask somebody what it can do."""
+
+    async def probe(self) -> Capability:
+        """Ask once, and set and return `Engine.capabilities`; cheap from the second call on.
+
+        Never raises for an upstream that does not answer: nothing beyond text is offered then, and
+        the next call asks again.
+        """
         ...
 
 

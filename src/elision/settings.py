@@ -161,6 +161,25 @@ class Settings(BaseSettings):
     upstream_timeout_s: Annotated[
         float, Field(gt=0, description="Longest silence of the upstream in seconds.")
     ] = 60
+    upstream_retries: Annotated[
+        int, Field(ge=0, le=10, description="New tries where the upstream has not begun to work.")
+    ] = 2
+    upstream_probe: Annotated[
+        bool, Field(description="Ask the upstream once what it can do; some ten tokens.")
+    ] = True
+    upstream_private: Annotated[
+        bool, Field(description="Let the upstream's host name lead to a private address.")
+    ] = False
+    upstream_trusted: Annotated[
+        bool, Field(description="The upstream may be told what must not be said.")
+    ] = False
+    upstream_tokenizer: Annotated[
+        str | None,
+        Field(description="The upstream's tokenizer: alias, hub id or folder; none: text alone."),
+    ] = None
+    alu: Annotated[
+        dict[str, Any], Field(description="Variants, thresholds and fallback; see docs/alu.md.")
+    ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _distinct_keys(self) -> Self:

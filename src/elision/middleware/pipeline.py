@@ -22,12 +22,14 @@ from elision.contract import (
     Engine,
     Erasable,
     Plan,
+    Probing,
     Request,
     in_order,
 )
 from elision.errors import ElisionError, GuardError, NotFoundError
 from elision.guards.baselines.guardrail import with_guardrail
 from elision.guards.baselines.refusals import refusal_for
+from elision.middleware.asks import check_asks
 from elision.middleware.buffering import hold_all, judge_of
 from elision.middleware.conversations import Conversations
 from elision.middleware.enforcement import Enforcement
@@ -155,6 +157,9 @@ class Pipeline:
         """
         tenant = self.tenant if tenant is None else tenant
         engine, chosen = self._resolve(request, profile)
+        if isinstance(engine, Probing):
+            await engine.probe()
+        check_asks(request, engine)
         if chosen.agentic:
             work = self._worked_on(engine, request, tenant, key)
             kept = self._conversations.remembered(

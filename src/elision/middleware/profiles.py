@@ -47,6 +47,9 @@ class Profile:
         agentic: Whether an agent works on the request: it recalls what similar ones taught, is
             supervised as closely as they went, and learns from this one. Its roles speak under
             ``guarded``.
+        alu: Whether agents audit and rewrite the reply (ALU): ``off``, ``natural``, or ``even``,
+            which also keeps what is registered from showing in words and timing.
+        relay: Whether an upstream's answer is handed on as it comes while nothing is registered.
     """
 
     name: str
@@ -64,6 +67,8 @@ class Profile:
     reuse: bool = True
     guidance: Mapping[str, Any] = field(default_factory=dict, hash=False)
     agentic: bool = False
+    alu: Literal["off", "natural", "even"] = "off"
+    relay: bool = False
 
     @property
     def assesses(self) -> bool:
@@ -113,6 +118,13 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 semantic=False,
                 encoded=False,
             ),
+            Profile(
+                name="passthrough",
+                summary="An upstream byte by byte; plain as soon as anything is registered.",
+                semantic=False,
+                encoded=False,
+                relay=True,
+            ),
             Profile(name="guarded", summary="The default: every guard, while the reply streams."),
             Profile(
                 name="focused",
@@ -131,10 +143,18 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 buffered=True,
             ),
             Profile(
+                name="alu",
+                summary="Buffered, and agents audit a draft and rewrite what gives a target away.",
+                buffered=True,
+                alu="natural",
+            ),
+            Profile(
                 name="discreet",
-                summary="Guarded, and neither pace nor pieces tell of drafts, caches or others.",
+                summary="As alu, and neither words nor time tell what is registered.",
                 speculation="off",
                 reuse=False,
+                buffered=True,
+                alu="even",
             ),
             Profile(
                 name="agentic",

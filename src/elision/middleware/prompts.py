@@ -1,22 +1,27 @@
-"""What the model is to read, as OpenAI's bodies write it: messages, or raw prompts."""
+"""What the model is to read, as OpenAI's bodies write it: messages, or raw prompts.
+
+Messages may hold what only some engines take, images and tool calls; `asks` knows which.
+"""
 
 from __future__ import annotations
 
 from elision.contract import Message
 from elision.errors import RequestError
-from elision.middleware.fields import TYPE, Fields, check_text, reject, unsupported
+from elision.middleware.fields import TYPE, Fields, check_text, reject
 
 N_PROMPTS = 256
 TOKEN_ID_MAX = 2**31 - 1
 
-_ROLES = ("system", "developer", "user", "assistant")
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_INSTEAD = ("tool_calls", "function_call", "refusal", "audio")
+"""What an assistant may have said instead of content."""
 
 
 def read_messages(value: object) -> tuple[Message, ...]:
     """Return a conversation as it was sent, every message checked.
 
     Raises:
-        RequestError: If it is empty, or a message is malformed or holds more than text.
+        RequestError: If it is empty, or a message is malformed.
     """
     if not isinstance(value, list):
         raise reject("messages", "must be an array of messages", TYPE)
@@ -30,14 +35,12 @@ def read_messages(value: object) -> tuple[Message, ...]:
 def _check_message(message: Fields) -> None:
     role = message.need("role")
     check_text(role, message.param("role"))
-    if role in ("tool", "function"):
-        raise unsupported(message.param("role"), "tool messages are")
     if role not in _ROLES:
         raise reject(message.param("role"), f"must be one of {', '.join(_ROLES)}")
-    for key in ("tool_calls", "function_call"):
-        if message.take(key) not in (None, []):
-            raise unsupported(message.param(key), "tool calls are")
     message.word("name", 256)
+    instead = [key for key in _INSTEAD if message.take(key) not in (None, [])]
+    if role == "assistant" and instead and message.take("content") is None:
+        return
     _check_content(message.need("content"), message.param("content"))
 
 
@@ -46,7 +49,7 @@ def _check_content(content: object, param: str) -> None:
         check_text(content, param)
         return
     if not isinstance(content, list):
-        raise reject(param, "must be a string or an array of text parts", TYPE)
+        raise reject(param, "must be a string or an array of parts", TYPE)
     if not content:
         raise reject(param, "must hold at least one part", "empty_array")
     for index, part in enumerate(content):
@@ -56,9 +59,8 @@ def _check_content(content: object, param: str) -> None:
 def _check_part(part: Fields) -> None:
     kind = part.need("type")
     check_text(kind, part.param("type"))
-    if kind != "text":
-        raise unsupported(part.param("type"), "parts other than text are")
-    check_text(part.need("text"), part.param("text"))
+    if kind == "text":
+        check_text(part.need("text"), part.param("text"))
 
 
 def read_prompts(value: object) -> tuple[str | tuple[int, ...], ...]:

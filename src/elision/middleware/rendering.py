@@ -64,6 +64,7 @@ class Head:
     ) -> dict[str, Any]:
         """Return the one object of a reply that is not streamed."""
         body = self.object(kind, choices) | {"usage": usage_object(completion.usage)}
+        body = dict(completion.extra) | body
         told = self.told(completion.report)
         return body | {"elision": told} if told else body
 
@@ -96,23 +97,34 @@ class _Chunks:
         self._head = head
         self._usage = Usage()
         self._report: Mapping[str, Any] = {}
+        self._extra: Mapping[str, Any] = {}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         chunk = self._head.object(self.kind, choices)
         return chunk | {"usage": None} if self._head.usage else chunk
 
     def _note(self, delta: Delta) -> bool:
-        """Keep usage and report; say whether anything else is left."""
-        self._usage = delta.usage or self._usage
-        self._report = delta.report or self._report
-        return bool(delta.text or delta.logprobs or delta.trace or delta.finish)
+        """Keep what concerns the whole reply; say whether anything else is left."""
+        if delta.usage is not None or delta.report is not None:
+            self._usage = delta.usage or self._usage
+            self._report = delta.report or self._report
+            self._extra = delta.extra or self._extra
+            return False
+        return bool(
+            delta.text
+            or delta.message
+            or delta.extra
+            or delta.logprobs
+            or delta.trace
+            or delta.finish
+        )
 
     def tail(self) -> list[dict[str, Any]]:
         """Return what follows the last delta: usage and report, each if asked for."""
         told = self._head.told(self._report)
         if not (self._head.usage or told):
             return []
-        last = self._head.object(self.kind, [])
+        last = dict(self._extra) | self._head.object(self.kind, [])
         if self._head.usage:
             last["usage"] = usage_object(self._usage)
         if told:
@@ -138,14 +150,12 @@ class ChatChunks(_Chunks):
             self._opened.add(delta.choice)
             opening = {"role": "assistant", "content": "", "refusal": None}
             chunks.append(self._piece(Delta(choice=delta.choice), opening))
-        if delta.text or delta.logprobs:
-            chunks.append(self._piece(delta, {"content": delta.text}))
-        else:
-            chunks.append(self._piece(delta, {}))
+        content = {"content": delta.text} if delta.text or delta.logprobs else {}
+        chunks.append(self._piece(delta, dict(delta.message) | content))
         return chunks
 
     def _piece(self, delta: Delta, content: dict[str, Any]) -> dict[str, Any]:
-        choice = {
+        choice = dict(delta.extra) | {
             "index": delta.choice,
             "delta": content,
             "logprobs": chat_logprobs(delta.logprobs) if delta.logprobs else None,
@@ -171,7 +181,7 @@ class TextChunks(_Chunks):
         self._offsets[delta.choice] = offset + sum(len(item.token) for item in delta.logprobs)
         logprobs = text_logprobs(delta.logprobs, offset) if delta.logprobs else None
         choice = _text_choice(delta.choice, delta.text, delta.finish, logprobs)
-        return [self._chunk([choice | traced(delta.trace)])]
+        return [self._chunk([dict(delta.extra) | choice | traced(delta.trace)])]
 
 
 def chat_completion(head: Head, completion: Completion, *, logprobs: bool) -> dict[str, Any]:
@@ -183,7 +193,8 @@ def chat_completion(head: Head, completion: Completion, *, logprobs: bool) -> di
 def text_completion(head: Head, completion: Completion, *, logprobs: bool) -> dict[str, Any]:
     """Return the body of a completion's reply; *logprobs* says whether they were asked for."""
     choices = [
-        _text_choice(
+        dict(choice.extra)
+        | _text_choice(
             choice.index,
             choice.text,
             choice.finish,
@@ -198,7 +209,7 @@ def text_completion(head: Head, completion: Completion, *, logprobs: bool) -> di
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Return *usage* as OpenAI writes it."""
     details = {"cached_tokens": usage.cached_tokens}
-    return {
+    return dict(usage.extra) | {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
@@ -240,12 +251,29 @@ def traced(entries: tuple[TokenTrace, ...]) -> dict[str, Any]:
 
 
 def _chat_choice(choice: Choice, logprobs: bool) -> dict[str, Any]:
-    return {
+    said = {"role": "assistant", "content": _content(choice), "refusal": None}
+    found = {
         "index": choice.index,
-        "message": {"role": "assistant", "content": choice.text, "refusal": None},
+        "message": said | _called(choice.message),
         "logprobs": chat_logprobs(choice.logprobs) if logprobs else None,
         "finish_reason": choice.finish,
-    } | traced(choice.trace)
+    }
+    return dict(choice.extra) | found | traced(choice.trace)
+
+
+def _content(choice: Choice) -> str | None:
+    """Return what the message says; null where it calls tools and says nothing, as with OpenAI."""
+    calls = choice.message.get("tool_calls") or choice.message.get("function_call")
+    return None if calls and not choice.text else choice.text
+
+
+def _called(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message's further fields; calls without the ``index`` that only deltas have."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return dict(message)
+    bare = [{key: v for key, v in call.items() if key != "index"} for call in calls]
+    return dict(message) | {"tool_calls": bare}
 
 
 def _text_choice(

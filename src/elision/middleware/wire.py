@@ -1,7 +1,7 @@
 """OpenAI's request bodies, read strictly into the nouns of the contract.
 
-Every field that is ours is checked; every other one is carried in ``Request.extra``. A field that
-asks for something this server does not do is refused, never ignored.
+Every field that is ours is checked; every other one is carried in ``Request.extra``. What an engine
+then does not do is refused, never ignored; see `elision.middleware.asks`.
 """
 
 from __future__ import annotations
@@ -31,26 +31,6 @@ COMPLETION_TOKENS = 16
 """Tokens of a completion that names no limit, as in OpenAI's API."""
 
 _SEEDS = (-(2**63), 2**64 - 1)  # what torch and the counter noise both take
-_HARMLESS: dict[str, tuple[object, ...]] = {
-    "tools": ([],),
-    "functions": ([],),
-    "tool_choice": ("none", "auto"),
-    "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "audio": (),
-    "web_search_options": (),
-}
-_ASKS_FOR = {
-    "tools": "tool calls are",
-    "functions": "function calls are",
-    "tool_choice": "tool calls are",
-    "function_call": "function calls are",
-    "response_format": 'a response_format other than {"type": "text"} is',
-    "modalities": "output other than text is",
-    "audio": "audio output is",
-    "web_search_options": "web search is",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +66,6 @@ def parse_chat(body: object) -> Parsed:
     """
     fields = Fields(body)
     messages = read_messages(fields.need("messages"))
-    for key in _HARMLESS:
-        _refuse(fields, key)
     stream, include_usage = _stream(fields)
     return Parsed(
         requests=(
@@ -265,12 +243,6 @@ def _options(fields: Fields) -> dict[str, Any]:
             "speculation, tenant, timeout_s and trace, nothing else",
         )
     return {key: item for key, item in value.items() if item is not None}
-
-
-def _refuse(fields: Fields, key: str) -> None:
-    value = fields.take(key)
-    if value is not None and value not in _HARMLESS[key]:
-        raise unsupported(key, _ASKS_FOR[key])
 
 
 def _continues(fields: Fields, messages: tuple[Message, ...]) -> bool:

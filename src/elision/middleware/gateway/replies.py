@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,17 +92,19 @@ async def in_turn(service: Service, parsed: Parsed, grant: Grant) -> AsyncIterat
     In turn, because prompts side by side would take the queue's places from other callers.
     The choices of prompt ``i`` are numbered from ``i * n``; usage is summed.
     """
-    usage, reports = Usage(), []
+    usage, reports, extra = Usage(), list[Mapping[str, Any]](), dict[str, Any]()
     for index, request in enumerate(parsed.requests):
         run = service.pipeline.run(request, tenant=grant.tenant, key=grant.name)
         async with aclosing(run) as deltas:
             async for delta in deltas:
+                if delta.usage is None and delta.report is None:
+                    yield replace(delta, choice=delta.choice + index * request.n)
+                    continue
                 usage = _sum(usage, delta.usage)
                 reports += [delta.report] if delta.report is not None else []
-                choice = delta.choice + index * request.n
-                yield replace(delta, choice=choice, usage=None, report=None)
+                extra.update(delta.extra)
     report = reports[0] if len(reports) == 1 else {"requests": reports}
-    yield Delta(usage=usage, report=report)
+    yield Delta(usage=usage, report=report, extra=extra)
 
 
 def _epoch(completion: Completion) -> str:
@@ -118,6 +120,7 @@ def _sum(usage: Usage, more: Usage | None) -> Usage:
         prompt_tokens=usage.prompt_tokens + more.prompt_tokens,
         completion_tokens=usage.completion_tokens + more.completion_tokens,
         cached_tokens=usage.cached_tokens + more.cached_tokens,
+        extra={**usage.extra, **more.extra},
     )
 
 
