@@ -18,7 +18,8 @@ from elision.guards.scope import Scope
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine
-from elision.middleware.pipeline import REFUSAL, Pipeline
+from elision.middleware.pipeline import Pipeline
+from elision.middleware.starting import REFUSAL
 from elision.testing.encoders import BagEncoder
 from elision.testing.models import tiny_model
 from elision.testing.scripted import ScriptedEngine

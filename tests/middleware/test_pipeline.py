@@ -16,8 +16,9 @@ from elision.guards.register.register import Register
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine
-from elision.middleware.pipeline import REFUSAL, Pipeline
+from elision.middleware.pipeline import Pipeline
 from elision.middleware.profiles import PROFILES
+from elision.middleware.starting import REFUSAL
 from elision.testing.agents import forgetful
 from elision.testing.laws import check_never_leaks
 from elision.testing.models import tiny_model

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -17,28 +16,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from elision.contract import (
-    Capability,
     Delta,
     Engine,
     Erasable,
-    Plan,
     Probing,
     Request,
-    in_order,
 )
 from elision.errors import ElisionError, GuardError, NotFoundError
 from elision.guards.baselines.guardrail import with_guardrail
-from elision.guards.baselines.refusals import refusal_for
 from elision.middleware.asks import check_asks
-from elision.middleware.buffering import hold_all, judge_of
 from elision.middleware.conversations import Conversations
 from elision.middleware.enforcement import Enforcement
 from elision.middleware.guarding import Guards
 from elision.middleware.guiding import guidance_for
-from elision.middleware.holding.held import held_back
-from elision.middleware.paper import PaperGuards
-from elision.middleware.planning import Defence, check_speaks_only
+from elision.middleware.planning import Defence
 from elision.middleware.profiles import PROFILES, FailMode, Profile, profile_named
+from elision.middleware.starting import Starts, able
 
 if TYPE_CHECKING:
     from elision.encoders import Encoder
@@ -47,9 +40,6 @@ if TYPE_CHECKING:
     from elision.middleware.encoding import EncoderSource
 
 _audit = logging.getLogger("elision.audit")
-
-REFUSAL = "I can't help with that."
-"""What a refused choice says if nothing of it has left yet."""
 
 
 class Pipeline:
@@ -87,7 +77,7 @@ class Pipeline:
         self._encoder = encoder
         self._guards = Guards(register, encoder if callable(encoder) else _same(encoder))
         self._conversations = Conversations()
-        self._papers = PaperGuards()
+        self._starts = Starts(timeout_s=timeout_s)
         self._fail_mode: FailMode = fail_mode
         self._n_weakened = 0
         self._closed = False
@@ -120,7 +110,7 @@ class Pipeline:
         is made anew.
         """
         vectors = self._encoder.erase(tenant) if isinstance(self._encoder, Erasable) else 0
-        compiled = self._guards.drop(tenant) + self._papers.drop(tenant)
+        compiled = self._guards.drop(tenant) + self._starts.drop(tenant)
         return compiled + self._conversations.erase(tenant) + vectors + self.flush(tenant)
 
     def flush(self, tenant: str) -> int:
@@ -169,6 +159,7 @@ class Pipeline:
                 async for delta in worked:
                     yield delta
             return
+        engine = await able(engine, chosen, request)
         guidance = guidance_for(request, chosen, engine)
         request = chosen.fill(request)
         request = replace(request, timeout_s=request.timeout_s or self._timeout_s)
@@ -182,7 +173,7 @@ class Pipeline:
             )
             earlier = self._conversations.earlier(request, rules)
             defence = replace(defence, earlier=earlier, guidance=guidance)
-            deltas = await self._start(engine, request, defence, tenant)
+            deltas = await self._starts.begin(engine, request, defence, tenant)
             remembered = self._conversations.remembered(deltas, request, rules)
             async with aclosing(remembered) as source:
                 async for delta in source:
@@ -237,36 +228,6 @@ class Pipeline:
             raise
         except Exception as exc:  # whatever broke, nothing passes an unread register
             raise GuardError(f"the register could not be read ({type(exc).__name__})") from exc
-
-    async def _start(
-        self, engine: Engine, request: Request, defence: Defence, tenant: str
-    ) -> AsyncGenerator[Delta, None]:
-        profile, refusal = defence.profile, REFUSAL
-        if profile.refuse_above is not None:
-            seed = request.sampling.seed
-            refusal = refusal_for(secrets.token_hex(8) if seed is None else seed)
-        plan = Plan(
-            request=request,
-            tenant=tenant,
-            epoch=defence.rules.epoch,
-            refusal=refusal,
-            **profile.decoding(request.options),
-        )
-        if engine.lexicon is not None and Capability.LOGITS in engine.capabilities:
-            recipes = await asyncio.to_thread(defence.recipes, request, engine.lexicon)
-            if profile.decoder == "beam":
-                paper = await self._papers.current(engine, defence.rules)
-                recipes = recipes if paper is None else in_order((*recipes, paper))
-            plan = replace(plan, recipes=recipes, pending=defence.pending, decoder=profile.decoder)
-            deltas = engine.stream(plan)
-        else:
-            check_speaks_only(engine, profile, request)
-            hold = partial(defence.hold, request)
-            deltas = held_back(engine.stream(plan), request, hold, refusal=refusal)
-        if not profile.buffered:
-            return deltas
-        deadline = time.monotonic() + (request.timeout_s or self._timeout_s)
-        return hold_all(deltas, judge_of(defence.rules), refusal=refusal, deadline=deadline)
 
     def _count_weakened(self) -> None:
         self._n_weakened += 1

@@ -1,0 +1,124 @@
+"""How a reply begins: which way an engine takes, by what it can do and what the profile wants."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+
+from elision.contract import Capability, Delta, Engine, Plan, Request, in_order
+from elision.guards.baselines.refusals import refusal_for
+from elision.middleware.buffering import hold_all, judge_of
+from elision.middleware.holding.held import held_back
+from elision.middleware.paper import PaperGuards
+from elision.middleware.planning import Defence, check_speaks_only
+
+if TYPE_CHECKING:
+    from elision.middleware.profiles import Profile
+
+REFUSAL: Final = "I can't help with that."
+"""What a refused choice says if nothing of it has left yet."""
+
+
+@runtime_checkable
+class Looping(Protocol):
+    """An engine that only speaks text, and may have another way that shows scores."""
+
+    async def loop(self) -> Engine | None:
+        """Return an engine over the same model that shows scores; None if there is none."""
+        ...
+
+
+class Starts:
+    """Opens replies, each under its defence. Lives as long as its pipeline.
+
+    Args:
+        timeout_s: Deadline of requests that name none, in seconds.
+    """
+
+    def __init__(self, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._papers = PaperGuards()
+
+    async def begin(
+        self, engine: Engine, request: Request, defence: Defence, tenant: str
+    ) -> AsyncGenerator[Delta, None]:
+        """Return the guarded reply to *request*; nothing of it has left yet.
+
+        Raises:
+            CapabilityError: If the profile or the request needs what *engine* lacks.
+        """
+        plan = _plan(request, defence, tenant)
+        deltas = await self._way(engine, plan, defence)
+        if not defence.profile.buffered:
+            return deltas
+        deadline = time.monotonic() + (request.timeout_s or self._timeout_s)
+        judge = judge_of(defence.rules)
+        return hold_all(deltas, judge, refusal=plan.refusal, deadline=deadline)
+
+    async def _way(
+        self, engine: Engine, plan: Plan, defence: Defence
+    ) -> AsyncGenerator[Delta, None]:
+        if has_scores(engine):
+            return engine.stream(await self._decoded(engine, plan, defence))
+        check_speaks_only(engine, defence.profile, plan.request)
+        hold = partial(defence.hold, plan.request)
+        return held_back(engine.stream(plan), plan.request, hold, refusal=plan.refusal)
+
+    async def _decoded(self, engine: Engine, plan: Plan, defence: Defence) -> Plan:
+        """Return *plan* with everything that acts on scores."""
+        assert engine.lexicon is not None
+        recipes = await asyncio.to_thread(defence.recipes, plan.request, engine.lexicon)
+        decoder = defence.profile.decoder
+        if decoder == "beam":
+            paper = await self._papers.current(engine, defence.rules)
+            recipes = recipes if paper is None else in_order((*recipes, paper))
+        return replace(plan, recipes=recipes, pending=defence.pending, decoder=decoder)
+
+    def drop(self, tenant: str) -> int:
+        """Forget what is kept for *tenant*; return how many things that were."""
+        return self._papers.drop(tenant)
+
+
+async def able(engine: Engine, profile: Profile, request: Request) -> Engine:
+    """Return *engine*, or its token loop where *request* needs scores and only that has any."""
+    if has_scores(engine) or not isinstance(engine, Looping) or not _needs(profile, request):
+        return engine
+    return await engine.loop() or engine
+
+
+def _needs(profile: Profile, request: Request) -> bool:
+    """Return whether *request* cannot be served by text alone."""
+    sampling, options = request.sampling, request.options
+    return bool(
+        profile.recipes()
+        or profile.guidance
+        or options.get("guidance")
+        or options.get("trace")
+        or request.answer is not None
+        or sampling.top_n_sigma
+        or sampling.rng == "torch"
+    )
+
+
+def has_scores(engine: Engine) -> bool:
+    """Return whether *engine* decodes here, so that recipes can act."""
+    return engine.lexicon is not None and Capability.LOGITS in engine.capabilities
+
+
+def _plan(request: Request, defence: Defence, tenant: str) -> Plan:
+    refusal = REFUSAL
+    if defence.profile.refuse_above is not None:
+        seed = request.sampling.seed
+        refusal = refusal_for(secrets.token_hex(8) if seed is None else seed)
+    return Plan(
+        request=request,
+        tenant=tenant,
+        epoch=defence.rules.epoch,
+        refusal=refusal,
+        **defence.profile.decoding(request.options),
+    )
