@@ -307,10 +307,10 @@ async def collect(deltas: AsyncIterator[Delta]) -> Completion:
 
 def _put_together(index: int, deltas: Sequence[Delta]) -> Choice:
     message: Mapping[str, Any] = {}
-    extra: dict[str, Any] = {}
+    extra: Mapping[str, Any] = {}
     for delta in deltas:
         message = joined(message, delta.message) if delta.message else message
-        extra.update(delta.extra)
+        extra = _gathered(extra, delta.extra) if delta.extra else extra
     return Choice(
         index=index,
         text="".join(delta.text for delta in deltas),
@@ -322,6 +322,18 @@ def _put_together(index: int, deltas: Sequence[Delta]) -> Choice:
     )
 
 
+def _gathered(extra: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a choice's further fields: lists, such as token ids, go on; else the newer counts."""
+    found = dict(extra)
+    for key, new in more.items():
+        old = found.get(key)
+        if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+            found[key] = [*old, *new]
+        elif new is not None or old is None:
+            found[key] = new
+    return found
+
+
 _WHOLE = frozenset({"id", "index", "role", "type"})
 """Strings and numbers of a message's pieces that are said whole, and may be said again."""
 
@@ -329,8 +341,9 @@ _WHOLE = frozenset({"id", "index", "role", "type"})
 def joined(message: Mapping[str, Any], piece: Mapping[str, Any]) -> dict[str, Any]:
     """Return *message* with a further *piece* of it, as clients of OpenAI put deltas together.
 
-    Strings are appended, objects are joined, entries of lists are matched by their ``index``; of
-    everything else, and of ids and types, the newer counts.
+    Strings are appended, objects are joined, entries of lists are matched by their ``index``, those
+    of one piece too; of everything else, and of ids and types, the newer counts, unless it is null
+    or an empty id. Neither argument is modified. Associative, where a key keeps its JSON type.
     """
     whole = dict(message)
     for key, value in piece.items():
@@ -339,25 +352,35 @@ def joined(message: Mapping[str, Any], piece: Mapping[str, Any]) -> dict[str, An
 
 
 def _joined(key: str, old: Any, new: Any) -> Any:
+    if new is None or (new == "" and key in _WHOLE):
+        return new if old is None else old
+    if isinstance(new, Mapping):
+        return joined(old if isinstance(old, Mapping) else {}, new)
+    if isinstance(new, list | tuple):
+        return _joined_lists(old if isinstance(old, list | tuple) else (), new)
     if isinstance(old, str) and isinstance(new, str) and key not in _WHOLE:
         return old + new
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return joined(old, new)
-    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
-        return _joined_lists(old, new)
-    return old if new is None else new
+    return new
 
 
 def _joined_lists(old: Sequence[Any], new: Sequence[Any]) -> list[Any]:
     found = list(old)
-    places = {e["index"]: n for n, e in enumerate(found) if isinstance(e, Mapping) and "index" in e}
+    places = {_index(entry): place for place, entry in enumerate(found)}
     for entry in new:
-        place = places.get(entry.get("index")) if isinstance(entry, Mapping) else None
-        if place is None:
+        index = _index(entry)
+        if index is None:
             found.append(entry)
+        elif index in places:
+            found[places[index]] = joined(found[places[index]], entry)
         else:
-            found[place] = joined(found[place], entry)
+            places[index] = len(found)
+            found.append(joined({}, entry))
     return found
+
+
+def _index(entry: Any) -> int | None:
+    index = entry.get("index") if isinstance(entry, Mapping) else None
+    return index if isinstance(index, int) else None
 
 
 # --- Who writes ----------------------------------------------------------------------------------

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types import Completion as OpenAICompletion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from elision.contract import Alternative, Choice, Completion, Delta, TokenLogprob, Usage
+from elision.contract import (
+    Alternative,
+    Choice,
+    Completion,
+    Delta,
+    TokenLogprob,
+    Usage,
+    collect,
+)
 from elision.middleware.rendering import (
     ChatChunks,
     Head,
@@ -42,6 +54,156 @@ def _chat_text(chunks: list[dict[str, Any]], index: int) -> str:
 def _completion_text(chunks: list[dict[str, Any]], index: int) -> str:
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     return "".join(choice["text"] for choice in choices if choice["index"] == index)
+
+
+# --- A stream put together is the whole reply ----------------------------------------------------
+
+
+WORDS = st.text(max_size=4)
+KINDS = ("text", "refusal", "reasoning_content", "x_note", "opens", "goes on", "calls")
+
+
+@st.composite
+def replies(draw: st.DrawFn) -> list[Delta]:
+    """Draw a whole reply in pieces: one choice or two, whatever OpenAI's wire may say of each."""
+    deltas = []
+    for choice in range(draw(st.integers(1, 2))):
+        n_open = 0
+        for kind in draw(st.lists(st.sampled_from(KINDS), max_size=7)):
+            message: dict[str, Any] = {}
+            if kind == "opens":
+                function = {"name": draw(WORDS), "arguments": draw(WORDS)}
+                call = {"index": n_open, "id": f"c{n_open}", "type": "function"}
+                message = {"tool_calls": [call | {"function": function}]}
+                n_open += 1
+            elif kind == "goes on" and n_open:
+                call = {"index": n_open - 1, "function": {"arguments": draw(WORDS)}}
+                message = {"tool_calls": [call]}
+            elif kind == "calls":
+                message = {"function_call": {"name": "f", "arguments": draw(WORDS)}}
+            elif kind not in {"text", "goes on"}:
+                message = {kind: draw(WORDS)}
+            said = draw(WORDS) if kind == "text" or draw(st.booleans()) else ""
+            item = TokenLogprob(said, -0.5, said.encode())
+            logprobs = (item,) if said and draw(st.booleans()) else ()
+            deltas.append(Delta(choice=choice, text=said, message=message, logprobs=logprobs))
+        finish = "tool_calls" if n_open else "stop"
+        deltas.append(Delta(choice=choice, finish=finish, extra={"stop_reason": 7}))
+    usage = Usage(prompt_tokens=3, completion_tokens=2, extra={"x_details": {"seen": 1}})
+    return [*deltas, Delta(usage=usage, extra={"service_tier": "flex"}, report={"n": 1})]
+
+
+def streamed(deltas: Sequence[Delta], head: Head) -> Any:
+    """Return what openai-python makes of the stream."""
+    chunks, state = ChatChunks(head), ChatCompletionStreamState()
+    spoken = [chunk for delta in deltas for chunk in chunks.of(delta)] + chunks.tail()
+    for chunk in spoken:
+        read = orjson.loads(orjson.dumps(chunk))
+        state.handle_chunk(ChatCompletionChunk.model_validate(read))
+    return state.current_completion_snapshot
+
+
+def whole(deltas: Sequence[Delta], head: Head) -> ChatCompletion:
+    """Return what openai-python makes of the reply that is not streamed."""
+
+    async def stream() -> AsyncIterator[Delta]:
+        for delta in deltas:
+            yield delta
+
+    body = chat_completion(head, asyncio.run(collect(stream())), logprobs=True)
+    return ChatCompletion.model_validate(orjson.loads(orjson.dumps(body)))
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    """Return what was said: a client fills in nulls, and an opening says a content of nothing."""
+    said = {key: value for key, value in message.to_dict().items() if value is not None}
+    for call in said.get("tool_calls", ()):
+        call.pop("index", None)
+        call["function"].pop("parsed_arguments", None)
+    return said if said.get("content") else said | {"content": None}
+
+
+@given(replies())
+def test_a_stream_put_together_by_openais_client_is_the_whole_reply(deltas: list[Delta]) -> None:
+    head = Head(id="x-1", created=1, model="m", fingerprint="f", usage=True)
+    one, other = streamed(deltas, head), whole(deltas, head)
+
+    assert len(one.choices) == len(other.choices)
+    for pieced, at_once in zip(one.choices, other.choices, strict=True):
+        assert _plain(pieced.message) == _plain(at_once.message)
+        assert pieced.finish_reason == at_once.finish_reason
+        entries = pieced.logprobs.content if pieced.logprobs else []
+        assert at_once.logprobs is not None
+        assert entries == at_once.logprobs.content
+    assert one.usage.to_dict() == other.usage.to_dict()  # type: ignore[union-attr]
+
+
+@given(replies())
+def test_every_further_field_of_a_choice_and_a_reply_is_told_either_way(
+    deltas: list[Delta],
+) -> None:
+    head = Head(id="x-1", created=1, model="m", fingerprint="f", usage=True)
+    chunks = ChatChunks(head)
+    spoken = [chunk for delta in deltas for chunk in chunks.of(delta)]
+    (tail,) = chunks.tail()
+
+    body = whole(deltas, head)
+    assert [c["choices"][0]["stop_reason"] for c in spoken if _ends(c)] == [7] * len(body.choices)
+    assert [choice.to_dict()["stop_reason"] for choice in body.choices] == [7] * len(body.choices)
+    assert (tail["service_tier"], body.service_tier) == ("flex", "flex")
+
+
+def _ends(chunk: dict[str, Any]) -> bool:
+    return chunk["choices"][0]["finish_reason"] is not None
+
+
+CALL = {"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "content"),
+    [
+        ({"tool_calls": [CALL]}, "", None),
+        ({"tool_calls": [CALL]}, "Let me see.", "Let me see."),
+        ({"function_call": {"name": "f", "arguments": "{}"}}, "", None),
+        ({"refusal": "No."}, "", None),
+        ({"reasoning_content": "Hm."}, "", None),
+        ({"reasoning_content": None, "tool_calls": []}, "", ""),
+        ({}, "", ""),
+    ],
+)
+def test_content_is_null_where_only_something_else_is_said(
+    message: dict[str, Any], text: str, content: str | None
+) -> None:
+    deltas = [Delta(text=text, message=message), Delta(finish="stop"), Delta(usage=Usage())]
+    body = whole(deltas, HEAD)
+
+    assert body.choices[0].message.content == content
+    assert _plain(streamed(deltas, HEAD).choices[0].message)["content"] == (content or None)
+
+
+def test_only_pieces_number_their_calls() -> None:
+    completion = Completion(choices=(Choice(message={"tool_calls": [CALL]}),))
+    (choice,) = chat_completion(HEAD, completion, logprobs=False)["choices"]
+
+    bare = {key: value for key, value in CALL.items() if key != "index"}
+    assert choice["message"]["tool_calls"] == [bare]
+
+
+def test_no_field_of_an_upstream_replaces_one_of_ours() -> None:
+    ours = {"index": 5, "finish_reason": "x", "delta": "x", "message": "x", "text": "x"}
+    reply = {"id": "x", "model": "x", "object": "x", "choices": "x", "usage": "x", "created": "x"}
+    deltas = [Delta(text="a", extra=ours, finish="stop"), Delta(usage=Usage(), extra=reply)]
+    head = Head(id="x-1", created=1, model="m", fingerprint="f", usage=True)
+
+    for body in (streamed(deltas, head), whole(deltas, head)):
+        assert (body.id, body.created, body.model) == ("x-1", 1, "m")
+        assert body.usage.total_tokens == 0
+        assert body.choices[0].index == 0
+        assert body.choices[0].message.content == "a"
+
+
+# --- Bodies --------------------------------------------------------------------------------------
 
 
 TOKENS = (

@@ -1,4 +1,4 @@
-"""A table of bodies that are refused, and the field that each refusal names."""
+"""A table of bodies that no engine is asked to serve, and the field that each refusal names."""
 
 from __future__ import annotations
 
@@ -38,26 +38,22 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None]] = [
     (chat(messages=[{"role": CANARY, "content": "a"}]), "messages[0].role"),
     (chat(messages=[{"role": 1, "content": "a"}]), "messages[0].role"),
     (chat(messages=[{"role": ["user"], "content": "a"}]), "messages[0].role"),
-    (chat(messages=[{"role": "tool", "content": CANARY}]), "messages[0].role"),
     (chat(messages=[{"role": "user"}]), "messages[0].content"),
     (chat(messages=[{"role": "user", "content": 5}]), "messages[0].content"),
     (chat(messages=[{"role": "user", "content": []}]), "messages[0].content"),
     (chat(messages=[{"role": "user", "content": ["a"]}]), "messages[0].content[0]"),
     (chat(messages=[{"role": "user", "content": [{}]}]), "messages[0].content[0].type"),
     (
-        chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": CANARY}]}]),
-        "messages[0].content[0].type",
-    ),
-    (
         chat(messages=[{"role": "user", "content": [{"type": "text", "text": None}]}]),
         "messages[0].content[0].text",
     ),
+    (chat(messages=[{"role": "user", "content": [{"type": 7}]}]), "messages[0].content[0].type"),
+    (chat(messages=[{"role": "user", "content": None, "refusal": CANARY}]), "messages[0].content"),
+    (chat(messages=[{"role": "tool", "tool_call_id": CANARY}]), "messages[0].content"),
+    (chat(messages=[{"role": "assistant", "content": None}]), "messages[0].content"),
+    (chat(messages=[{"role": "assistant", "tool_calls": []}]), "messages[0].content"),
     (chat(messages=[USER | {"name": 3}]), "messages[0].name"),
     (chat(messages=[{"role": "user", "content": CANARY + "\ud800"}]), "messages[0].content"),
-    (
-        chat(messages=[{"role": "assistant", "content": CANARY, "tool_calls": [{"id": "1"}]}]),
-        "messages[0].tool_calls",
-    ),
     (chat(n=0), "n"),
     (chat(n=17), "n"),
     (chat(n=True), "n"),
@@ -104,16 +100,15 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None]] = [
     (chat(stream_options={"include_usage": True}), "stream_options"),
     (chat(stream=True, stream_options=[]), "stream_options"),
     (chat(stream=True, stream_options={"include_usage": 1}), "stream_options.include_usage"),
-    (chat(tools=[{"type": "function", "function": {"name": CANARY}}]), "tools"),
-    (chat(tool_choice="required"), "tool_choice"),
-    (chat(functions=[{"name": CANARY}]), "functions"),
-    (chat(function_call={"name": CANARY}), "function_call"),
-    (chat(response_format={"type": "json_object"}), "response_format"),
-    (chat(response_format=CANARY), "response_format"),
-    (chat(modalities=["text", "audio"]), "modalities"),
-    (chat(audio={"voice": "x"}), "audio"),
-    (chat(web_search_options={}), "web_search_options"),
     (chat(continue_final_message=True), "continue_final_message"),
+    (
+        chat(
+            messages=[{"role": "assistant", "tool_calls": [{"id": CANARY}]}],
+            continue_final_message=True,
+            add_generation_prompt=False,
+        ),
+        "continue_final_message",
+    ),
     (chat(add_generation_prompt=False), "add_generation_prompt"),
     (chat(continue_final_message=True, add_generation_prompt=True), "add_generation_prompt"),
     (chat(elision=[]), "elision"),

@@ -72,8 +72,9 @@ class Fields:
         return value
 
     def rest(self) -> dict[str, Any]:
-        """Return every field that was not read."""
-        return {key: value for key, value in self._body.items() if key not in self._read}
+        """Return every field that was not read and is not null."""
+        left = self._body.items()
+        return {key: value for key, value in left if key not in self._read and value is not None}
 
     def number(
         self, key: str, low: float, high: float, *, above: bool = False

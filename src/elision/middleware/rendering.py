@@ -8,24 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import inf, log
 from typing import Any, Protocol
 
 from elision.contract import (
-    Alternative,
     Choice,
     Completion,
     Delta,
-    TokenLogprob,
     TokenTrace,
     Usage,
 )
-
-LOGPROB_FLOOR = -9999.0
-"""Stands for the logarithm of nought, which JSON cannot write; OpenAI's own value."""
-
-SCORE_FLOOR = log(1e-10)
-"""Stands for it where the token was given, not written: sums over a text stay comparable."""
+from elision.middleware.rendered_logprobs import chat_logprobs, text_logprobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +140,8 @@ class ChatChunks(_Chunks):
         chunks = []
         if delta.choice not in self._opened:
             self._opened.add(delta.choice)
-            opening = {"role": "assistant", "content": "", "refusal": None}
+            said = "" if delta.text or not delta.message else None
+            opening = {"role": "assistant", "content": said, "refusal": None}
             chunks.append(self._piece(Delta(choice=delta.choice), opening))
         content = {"content": delta.text} if delta.text or delta.logprobs else {}
         chunks.append(self._piece(delta, dict(delta.message) | content))
@@ -217,31 +210,6 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-def chat_logprobs(items: tuple[TokenLogprob, ...]) -> dict[str, Any]:
-    """Return the log-probabilities of a chat's tokens."""
-    return {"content": [_chat_token(item) for item in items], "refusal": None}
-
-
-def text_logprobs(items: tuple[TokenLogprob, ...], offset: int) -> dict[str, Any]:
-    """Return the log-probabilities of a completion's tokens.
-
-    Args:
-        items: The tokens; one without log-probability (NaN, a prompt's first) gets null, a given
-            one that the guard blocks gets `SCORE_FLOOR` and is not named among the alternatives.
-        offset: Characters of the reply before the first of them.
-    """
-    offsets = []
-    for item in items:
-        offsets.append(offset)
-        offset += len(item.token)
-    return {
-        "tokens": [item.token for item in items],
-        "token_logprobs": [_floored(item) for item in items],
-        "top_logprobs": [_ranking(item) for item in items],
-        "text_offset": offsets,
-    }
-
-
 def traced(entries: tuple[TokenTrace, ...]) -> dict[str, Any]:
     """Return what a choice tells of what happened at its tokens; nothing if it is not traced.
 
@@ -262,9 +230,8 @@ def _chat_choice(choice: Choice, logprobs: bool) -> dict[str, Any]:
 
 
 def _content(choice: Choice) -> str | None:
-    """Return what the message says; null where it calls tools and says nothing, as with OpenAI."""
-    calls = choice.message.get("tool_calls") or choice.message.get("function_call")
-    return None if calls and not choice.text else choice.text
+    """Return what the message says; null where only something else is said, as with OpenAI."""
+    return None if any(choice.message.values()) and not choice.text else choice.text
 
 
 def _called(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,34 +247,3 @@ def _text_choice(
     index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None
 ) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
-
-
-def _chat_token(item: TokenLogprob) -> dict[str, Any]:
-    return _token(item) | {"top_logprobs": [_token(other) for other in item.top]}
-
-
-def _token(item: TokenLogprob | Alternative) -> dict[str, Any]:
-    return {"token": item.token, "logprob": _finite(item.logprob), "bytes": list(item.data)}
-
-
-def _ranking(item: TokenLogprob) -> dict[str, float | None] | None:
-    """Return the alternatives and the token itself, best first; null without log-probability."""
-    if _finite(item.logprob) is None:
-        return None
-    ranking = {other.token: _finite(other.logprob) for other in reversed(item.top)}
-    if not _is_blocked(item):
-        ranking.setdefault(item.token, _finite(item.logprob))
-    return dict(sorted(ranking.items(), key=lambda pair: -(pair[1] or 0.0)))
-
-
-def _is_blocked(item: TokenLogprob) -> bool:
-    """Return whether *item* is a given token that could not have been written."""
-    return item.plain is not None and item.logprob == -inf
-
-
-def _floored(item: TokenLogprob) -> float | None:
-    return SCORE_FLOOR if _is_blocked(item) else _finite(item.logprob)
-
-
-def _finite(logprob: float) -> float | None:
-    return None if logprob != logprob else max(logprob, LOGPROB_FLOOR)

@@ -251,6 +251,6 @@ def _continues(fields: Fields, messages: tuple[Message, ...]) -> bool:
     if continues == opens:
         raise reject("add_generation_prompt", "must be the opposite of 'continue_final_message'")
     last = messages[-1]
-    if continues and not (last["role"] == "assistant" and last["content"]):
+    if continues and not (last["role"] == "assistant" and last.get("content")):
         raise reject("continue_final_message", "needs a last message with the assistant's text")
     return continues

@@ -14,11 +14,10 @@ from elision.agents.atlas.ledger import (
     Price,
     Spent,
     Totals,
-    estimate,
     priced,
     spent_on,
 )
-from elision.agents.speaking import Said
+from elision.agents.speaking import Said, estimate
 from elision.contract import Usage
 
 ROLES = ("student", "teacher", "judge", "arbiter", "distiller", "probe", "embedder", "guard")

@@ -43,7 +43,7 @@ class Speaker:
     """
 
     name = "speaker"
-    capabilities = ~Capability.NONE
+    capabilities = ~Capability.PASSES
     lexicon = TokenizerLexicon([bytes([byte]) for byte in range(256)])
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from elision.middleware.rendering import SCORE_FLOOR
+from elision.middleware.rendered_logprobs import SCORE_FLOOR
 from elision.testing.tokenizers import byte_tokenizer
 
 PHRASE = "Marlowe Street"
