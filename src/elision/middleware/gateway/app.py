@@ -27,6 +27,7 @@ from elision.middleware.gateway import (
     health,
     impact,
     lifecycle,
+    litellm,
     models,
     receipts,
     targets,
@@ -84,8 +85,8 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     app.add_route("/v1/completions", create_completion, methods=["POST"])
     # Routes with a word where others have an id come first.
     for room in (
-        models, transfer, forget, targets, lifecycle, impact, receipts, audit, checking, health,
-        reading, erasing, episodes, moving,
+        models, transfer, forget, targets, lifecycle, impact, receipts, audit, checking, litellm,
+        health, reading, erasing, episodes, moving,
     ):  # fmt: skip
         app.include_router(room.router)
     check_table(app)

@@ -51,6 +51,7 @@ PERMITTED: Mapping[tuple[str, str], frozenset[Role]] = MappingProxyType(
         ("POST", "/v1/chat/completions"): _SERVICE,
         ("POST", "/v1/completions"): _SERVICE,
         ("POST", "/v1/check"): _CHECKERS,
+        ("POST", "/beta/litellm_basic_guardrail_api"): _SERVICE,
         ("GET", "/v1/models"): _EVERYONE,
         ("GET", "/v1/models/{id}"): _EVERYONE,
         ("POST", "/v1/forget"): _PROPOSERS,

@@ -1,0 +1,105 @@
+"""Judges what a model has written so far, for a gateway that sends all of it with every question.
+
+The question does not say whether the reply goes on. So each answer serves both cases: the text as
+it may leave if it ends here, and how many characters of its end could still change if it does not.
+What stands before those never changes in a later answer: `Hold` lets the same text go whatever the
+pieces it came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from elision.contract import Refuse
+from elision.errors import ElisionError, GuardError
+from elision.guards.encoded.hold import EncodedHold
+from elision.middleware.holding.holds import Hold, Holds
+
+if TYPE_CHECKING:
+    from elision.middleware.enforcement import Enforcement
+    from elision.middleware.gateway.guardrail.asked import Leaf, Streaming
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A text as it may leave.
+
+    Attributes:
+        text: What may leave if nothing follows.
+        n_held: Characters at its end that may still become something else.
+        is_refused: Whether nothing may be read of it.
+    """
+
+    text: str = field(repr=False)
+    n_held: int = 0
+    is_refused: bool = False
+
+
+REFUSED = Judged("", is_refused=True)
+
+
+def judged(hold: Hold, text: str, *, streaming: Streaming, marker: str) -> Judged:
+    """Return what may leave of *text*.
+
+    A client that drops rewritten texts on a stream would let the original pass: for such a one,
+    whatever would be rewritten is refused, and so is what would be a phrase if the text ended here,
+    for it has no way to wait. For any other, what would be refused only at the end is replaced by
+    *marker*, and held.
+
+    Args:
+        hold: A new one, nothing read yet.
+        text: From the reply's beginning.
+        streaming: See `Streaming`.
+        marker: What stands in the place of what is redacted.
+
+    Raises:
+        GuardError: If a guard breaks.
+    """
+    left, verdict = _guarded(hold, text)
+    if isinstance(verdict, Refuse):
+        return REFUSED
+    rest, verdict = _guarded(hold, None)
+    if isinstance(verdict, Refuse):
+        if streaming == "block_only":
+            return REFUSED
+        rest += marker
+    if streaming == "block_only" and left + rest != text:
+        return REFUSED
+    return Judged(left + rest, len(rest))
+
+
+def _guarded(hold: Hold, text: str | None) -> tuple[str, object]:
+    """Feed *hold*, or let it finish if there is no text."""
+    try:
+        return hold.finish() if text is None else hold.feed(text)
+    except ElisionError:
+        raise
+    except Exception as exc:  # whatever broke, nothing passes a broken guard
+        raise GuardError(f"the hold-back broke ({type(exc).__name__})") from exc
+
+
+def is_clean(leaves: Iterable[Leaf], rules: Enforcement, *, user_text: str = "") -> bool:
+    """Return whether every one of *leaves* may leave as it stands.
+
+    Raises:
+        GuardError: If a guard breaks.
+    """
+    return all(_passes(leaf, rules, user_text) for leaf in leaves)
+
+
+def _passes(leaf: Leaf, rules: Enforcement, user_text: str) -> bool:
+    hold = _whole(rules, user_text, json=leaf.is_json)
+    found = judged(hold, leaf.text, streaming="block_only", marker="")
+    return not found.is_refused
+
+
+def _whole(rules: Enforcement, user_text: str, *, json: bool) -> Hold:
+    """Return what guards a string that is whole and cannot be rewritten."""
+    holds: list[Hold] = [rules.guard.holdback(user_text=user_text, json=json)]
+    if rules.verbatim:
+        holds.append(rules.verbatim.hold(user_text=user_text, json=json))
+    if rules.encoded:
+        holds.append(EncodedHold(rules.encoded, user_text=user_text, json=json))
+    return Holds(holds)

@@ -1,0 +1,145 @@
+"""``POST /beta/litellm_basic_guardrail_api``: LiteLLM's Generic Guardrail API, answered by us.
+
+LiteLLM sends the whole text so far with every question and keeps what it has sent on; nothing is
+kept here between two questions. See docs/litellm.md for how to set it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import APIRouter, Request, Response
+
+from elision.contract import Request as Prompt
+from elision.errors import GuardError
+from elision.middleware.gateway.body import read_json
+from elision.middleware.gateway.guardrail import prompts
+from elision.middleware.gateway.guardrail.asked import (
+    REQUESTS_HEADER,
+    STREAMING_HEADER,
+    Asked,
+    asked_of,
+)
+from elision.middleware.gateway.guardrail.replies import Judged, is_clean, judged
+from elision.middleware.gateway.service import answer, grant_of, service_of
+from elision.middleware.gateway.shapes import answers, takes
+from elision.middleware.planning import Defence
+from elision.middleware.profiles import profile_named
+from elision.middleware.starting import REFUSAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from elision.middleware.enforcement import Enforcement
+    from elision.middleware.gateway.service import Service
+    from elision.middleware.holding.holds import Hold
+    from elision.middleware.profiles import Profile
+
+router = APIRouter(tags=["guardrail"])
+
+ROUTE: Final = "/beta/litellm_basic_guardrail_api"
+
+_TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
+_OBJECTS = {"type": ["array", "null"], "items": {"type": "object"}}
+_ASKED = {
+    "type": "object",
+    "required": ["input_type"],
+    "properties": {
+        "input_type": {"enum": ["request", "response"]},
+        "texts": _TEXTS,
+        "images": _TEXTS,
+        "structured_messages": _OBJECTS,
+        "tool_calls": _OBJECTS,
+        "tools": _OBJECTS,
+        "model": {"type": ["string", "null"]},
+    },
+}
+_ANSWERED = {
+    "type": "object",
+    "required": ["action"],
+    "properties": {
+        "action": {"enum": ["NONE", "BLOCKED", "GUARDRAIL_INTERVENED"]},
+        "blocked_reason": {"type": "string"},
+        "texts": {"type": "array", "items": {"type": "string"}},
+        "stream_holdback_chars": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+    },
+}
+
+
+def _header(name: str, *known: str) -> dict[str, Any]:
+    schema = {"enum": [*known], "default": known[0]}
+    return {"name": name, "in": "header", "required": False, "schema": schema}
+
+
+_OPTIONS = {
+    "parameters": [
+        _header(STREAMING_HEADER, "block_only", "incremental_diff"),
+        _header(REQUESTS_HEADER, "off", "redact", "block"),
+    ]
+}
+_BLOCKED: dict[str, Any] = {"action": "BLOCKED", "blocked_reason": REFUSAL}
+
+
+@router.post(
+    ROUTE, responses=answers(_ANSWERED, 400, 403, 413, 500), openapi_extra=takes(_ASKED) | _OPTIONS
+)
+async def apply_guardrail(request: Request) -> Response:
+    """Judge a prompt or a reply for LiteLLM; every text is judged from its beginning."""
+    service, grant = service_of(request), grant_of(request)
+    body = await read_json(request, service.settings.body_limit_bytes)
+    asked = asked_of(body, request.headers)
+    alias = asked.model.partition("@")[0]
+    rules = await service.pipeline._rules(grant.tenant, alias, grant.name)
+    if asked.is_response:
+        said = await _on_response(service, asked, rules)
+    else:
+        said = await asyncio.to_thread(_on_request, asked, rules)
+    return answer(said, epoch=rules.epoch)
+
+
+def _on_request(asked: Asked, rules: Enforcement) -> dict[str, Any]:
+    if asked.requests == "off" or not prompts.is_met(asked, rules.checker):
+        return {"action": "NONE"}
+    texts = None
+    if asked.requests == "redact":
+        texts = prompts.redacted(asked, rules.checker, marker=rules.guard.marker)
+    if texts is None:
+        return _BLOCKED
+    return {"action": "GUARDRAIL_INTERVENED", "texts": texts}
+
+
+async def _on_response(service: Service, asked: Asked, rules: Enforcement) -> dict[str, Any]:
+    prompt = Prompt(messages=asked.messages, model=asked.model)
+    defence = await Defence.of(
+        _profile(service, asked), rules, prompt, None, on_failure=_counted(service)
+    )
+    holds = [await defence.hold(prompt) for _ in asked.texts]
+    return await asyncio.to_thread(_judge, asked, rules, holds, prompt.user_text)
+
+
+def _judge(asked: Asked, rules: Enforcement, holds: list[Hold], user_text: str) -> dict[str, Any]:
+    if not is_clean(asked.leaves, rules, user_text=user_text):
+        return _BLOCKED
+    marker = rules.guard.marker
+    found: list[Judged] = []
+    for hold, text in zip(holds, asked.texts, strict=True):
+        found.append(judged(hold, text, streaming=asked.streaming, marker=marker))
+        if found[-1].is_refused:
+            return _BLOCKED
+    held = [one.n_held for one in found]
+    texts = [one.text for one in found]
+    if texts == [*asked.texts]:
+        return {"action": "NONE", "stream_holdback_chars": held}
+    return {"action": "GUARDRAIL_INTERVENED", "texts": texts, "stream_holdback_chars": held}
+
+
+def _profile(service: Service, asked: Asked) -> Profile:
+    """Return the guards that apply: all; without a prompt, those that need none."""
+    profile = replace(profile_named("guarded"), fail_mode=service.settings.fail_mode)
+    return profile if asked.messages else replace(profile, semantic=False)
+
+
+def _counted(service: Service) -> Callable[[], object]:
+    return service.metrics.failures.labels(GuardError.__name__).inc
