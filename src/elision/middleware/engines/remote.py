@@ -8,18 +8,21 @@ piece as it arrives, and nothing that is not text.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 import orjson
 from pydantic import SecretStr
 
-from elision.contract import Capability, Delta, Lexicon, Plan
+from elision.contract import Capability, Delta, Lexicon, Plan, Request
 from elision.errors import CapabilityError, ConfigError, UpstreamError
 from elision.middleware.engines.upstream.errors import of_status, read_fault
 from elision.middleware.engines.upstream.pool import Pool, by
+from elision.middleware.engines.upstream.relaying import Relayed, relayed_body
 from elision.middleware.engines.upstream.sse import Framer
 from elision.middleware.engines.upstream.wire import LengthField, ReplyReader, body_of, check
 
@@ -135,6 +138,20 @@ class RemoteEngine:
         except (orjson.JSONDecodeError, KeyError, TypeError):
             failure = UpstreamError(f"the upstream's list of models, {len(body)} bytes, is none")
         raise failure
+
+    def relay(self, request: Request, body: Mapping[str, Any], *, stream: bool) -> Relayed:
+        """Return the upstream's answer to *body*, to be handed on as it comes; not asked for yet.
+
+        Args:
+            request: *body*, read.
+            body: As a caller sent it; the model's name becomes the upstream's, and the ``elision``
+                object stays here.
+            stream: Whether it wants a stream.
+        """
+        data = relayed_body(body, model=self.model)
+        route = "chat/completions" if request.kind == "chat" else "completions"
+        ask = partial(self._answer, "POST", route, body=data)
+        return Relayed(ask, stream=stream, timeout_s=request.timeout_s)
 
     async def aclose(self) -> None:
         """End all requests and close every connection. Idempotent."""

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from elision.contract import Completion, Delta, Usage, collect
 from elision.errors import PermissionDeniedError
 from elision.middleware.gateway.body import read_json
+from elision.middleware.gateway.relaying import RelayStream, relay_whole
 from elision.middleware.gateway.service import (
     EPOCH_HEADER,
     Service,
@@ -24,11 +25,13 @@ from elision.middleware.gateway.service import (
     tenant_of,
 )
 from elision.middleware.gateway.streaming import EventStream, events, until_gone
+from elision.middleware.relaying import relayed
 from elision.middleware.rendering import Chunks, Head
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from elision.middleware.engines.upstream.relaying import Relayed
     from elision.middleware.gateway.auth import Grant
     from elision.middleware.wire import Parsed
 
@@ -67,8 +70,13 @@ async def reply(request: Request, shape: Shape) -> Response:
     """
     began = time.perf_counter()
     service = service_of(request)
-    parsed = shape.parse(await read_json(request, service.settings.body_limit_bytes))
+    body = await read_json(request, service.settings.body_limit_bytes)
+    parsed = shape.parse(body)
     tenant = _tenant(request, parsed)
+    if (answer := await _relayed(request, service, parsed, body)) is not None:
+        if parsed.stream:
+            return RelayStream(answer, service.metrics, began)
+        return await relay_whole(request, answer, service.metrics, began)
     head = _head(service, shape, parsed)
     guarded = service.shadow.watch(in_turn(service, parsed, grant_of(request)), tenant)
     deltas = service.metrics.watch(guarded, began)
@@ -79,11 +87,25 @@ async def reply(request: Request, shape: Shape) -> Response:
     asked = time.perf_counter()
     completion = await until_gone(request.receive, collect(deltas))
     answered = time.perf_counter()
-    body = shape.whole(head, completion, logprobs=parsed.request.logprobs is not None)
-    data = orjson.dumps(body)
+    whole = shape.whole(head, completion, logprobs=parsed.request.logprobs is not None)
+    data = orjson.dumps(whole)
     overhead_ms = (time.perf_counter() - answered + asked - began) * 1e3
     headers = {"x-elision-overhead-ms": f"{overhead_ms:.3f}", EPOCH_HEADER: _epoch(completion)}
     return Response(data, headers=headers, media_type="application/json")
+
+
+async def _relayed(
+    request: Request, service: Service, parsed: Parsed, body: Mapping[str, Any]
+) -> Relayed | None:
+    grant = grant_of(request)
+    return await relayed(
+        service.pipeline,
+        parsed.request,
+        body=body,
+        stream=parsed.stream,
+        tenant=grant.tenant,
+        key=grant.name,
+    )
 
 
 async def in_turn(service: Service, parsed: Parsed, grant: Grant) -> AsyncIterator[Delta]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,22 +53,48 @@ async def until_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientDisconnect: If the client left.
     """
-    worker = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_gone(receive))
-    try:
-        await asyncio.wait({worker, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if worker.done():
-            return worker.result()
-        raise ClientDisconnect
-    finally:
-        worker.cancel()
-        watcher.cancel()
-        await asyncio.gather(worker, watcher, return_exceptions=True)
+    async with _Presence(receive):
+        return await work
 
 
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Presence:
+    """A stretch of a task that is cancelled when the client leaves. Lives as long as the stretch.
+
+    As `asyncio.timeout` does it: the task that works is the request's own, so that each piece of
+    a reply costs one wake-up, and a cancellation from elsewhere stays what it is.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._n_cancelled = task.cancelling()
+        self._watcher = asyncio.ensure_future(self._watch())
+        self._watcher.add_done_callback(self._leave)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        self._watcher.remove_done_callback(self._leave)
+        self._watcher.cancel()
+        await asyncio.wait({self._watcher})
+        if not self._gone:
+            return
+        ours = self._task.uncancel() <= self._n_cancelled
+        if ours and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise ClientDisconnect from None
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def _leave(self, watcher: asyncio.Future[None]) -> None:
+        if not watcher.cancelled():
+            watcher.exception()  # a channel that breaks has no client at its end
+            self._gone = True
+            self._task.cancel()
 
 
 class EventStream(Response):
@@ -106,6 +131,12 @@ class EventStream(Response):
         self._writing = asyncio.Lock()  # heart and source must not both open the stream
         self._open = False
         self._wrote = 0.0
+        self._heart: asyncio.TimerHandle | None = None
+        self._beating: asyncio.Task[None] | None = None
+
+    def head(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers, asked for when the stream opens."""
+        return self.raw_headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream until its end or the client's.
@@ -114,39 +145,47 @@ class EventStream(Response):
             ElisionError: If the source fails before anything was sent.
             ClientDisconnect: If the client left.
         """
-        await until_gone(receive, self._serve(scope, send))
+        async with aclosing(self._source):  # type: ignore[type-var] # closed if it never begins, too
+            await until_gone(receive, self._serve(scope, send))
 
     async def _serve(self, scope: Scope, send: Send) -> None:
-        heart = asyncio.ensure_future(self._beat(send))
+        loop = asyncio.get_running_loop()
+        self._wrote = loop.time()
+        self._heart = loop.call_later(self._heartbeat_s, self._listen, loop, send)
         try:
             async with aclosing(self._source) as source:  # type: ignore[type-var] # a generator
                 async for data in source:
-                    await self._write(send, data)
+                    await self._write(send, data, loop)
         except Exception as exc:
             if not self._open:
                 raise
             scope["state"]["failure"] = exc
-            await self._write(send, b"data: " + failure_of(exc).body() + b"\n\n")
+            await self._write(send, b"data: " + failure_of(exc).body() + b"\n\n", loop)
         finally:
-            heart.cancel()
-            with suppress(asyncio.CancelledError):
-                await heart
+            await self._still()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _write(self, send: Send, data: bytes) -> None:
+    async def _write(self, send: Send, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
         async with self._writing:
             if not self._open:
-                start = {"type": "http.response.start", "headers": self.raw_headers}
+                start = {"type": "http.response.start", "headers": self.head()}
                 await send(start | {"status": self.status_code})
                 self._open = True
             await send({"type": "http.response.body", "body": data, "more_body": True})
-            self._wrote = time.monotonic()
+            self._wrote = loop.time()
 
-    async def _beat(self, send: Send) -> None:
-        self._wrote = time.monotonic()
-        while True:
-            silent_s = time.monotonic() - self._wrote
-            if silent_s >= self._heartbeat_s:
-                await self._write(send, _COMMENT)
-                silent_s = 0.0
-            await asyncio.sleep(self._heartbeat_s - silent_s)
+    def _listen(self, loop: asyncio.AbstractEventLoop, send: Send) -> None:
+        """Send a comment if the stream has been silent; a timer, because most never are."""
+        wait_s = self._wrote + self._heartbeat_s - loop.time()
+        if wait_s <= 0:
+            wait_s = self._heartbeat_s
+            if self._beating is None or self._beating.done():
+                self._beating = loop.create_task(self._write(send, _COMMENT, loop))
+        self._heart = loop.call_later(wait_s, self._listen, loop, send)
+
+    async def _still(self) -> None:
+        assert self._heart is not None
+        self._heart.cancel()
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
