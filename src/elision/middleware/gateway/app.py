@@ -38,6 +38,7 @@ from elision.middleware.gateway.boundary import Boundary
 from elision.middleware.gateway.chat import create_chat_completion
 from elision.middleware.gateway.completions import create_completion
 from elision.middleware.gateway.errors import failure_of
+from elision.middleware.gateway.guardrail.growing import Growing
 from elision.middleware.gateway.memory import episodes, erasing, moving, reading
 from elision.middleware.gateway.metrics import Metrics
 from elision.middleware.gateway.routes import check_table
@@ -81,6 +82,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
         shadow=Shadow(register, metrics),
         checkers=checking.Checkers(register),
     )
+    app.state.growing = Growing()
     app.add_route("/v1/chat/completions", create_chat_completion, methods=["POST"])
     app.add_route("/v1/completions", create_completion, methods=["POST"])
     # Routes with a word where others have an id come first.

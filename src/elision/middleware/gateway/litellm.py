@@ -1,15 +1,18 @@
 """``POST /beta/litellm_basic_guardrail_api``: LiteLLM's Generic Guardrail API, answered by us.
 
-LiteLLM sends the whole text so far with every question and keeps what it has sent on; nothing is
-kept here between two questions. See docs/litellm.md for how to set it up.
+LiteLLM sends the whole text so far with every question and keeps account of what it has sent on; an
+answer depends on the question alone. See docs/litellm.md for how to set it up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 from fastapi import APIRouter, Request, Response
 
 from elision.contract import Request as Prompt
@@ -22,6 +25,7 @@ from elision.middleware.gateway.guardrail.asked import (
     Asked,
     asked_of,
 )
+from elision.middleware.gateway.guardrail.growing import Growing, Key, Reading
 from elision.middleware.gateway.guardrail.replies import Judged, is_clean, judged
 from elision.middleware.gateway.service import answer, grant_of, service_of
 from elision.middleware.gateway.shapes import answers, takes
@@ -30,12 +34,11 @@ from elision.middleware.profiles import profile_named
 from elision.middleware.starting import REFUSAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from elision.middleware.enforcement import Enforcement
     from elision.middleware.gateway.service import Service
     from elision.middleware.holding.holds import Hold
-    from elision.middleware.profiles import Profile
 
 router = APIRouter(tags=["guardrail"])
 
@@ -92,8 +95,10 @@ async def apply_guardrail(request: Request) -> Response:
     asked = asked_of(body, request.headers)
     alias = asked.model.partition("@")[0]
     rules = await service.pipeline._rules(grant.tenant, alias, grant.name)
-    if asked.is_response:
-        said = await _on_response(service, asked, rules)
+    if not rules.targets:
+        said: dict[str, Any] = {"action": "NONE"}
+    elif asked.is_response:
+        said = await _on_response(service, request.app.state.growing, asked, rules)
     else:
         said = await asyncio.to_thread(_on_request, asked, rules)
     return answer(said, epoch=rules.epoch)
@@ -110,22 +115,43 @@ def _on_request(asked: Asked, rules: Enforcement) -> dict[str, Any]:
     return {"action": "GUARDRAIL_INTERVENED", "texts": texts}
 
 
-async def _on_response(service: Service, asked: Asked, rules: Enforcement) -> dict[str, Any]:
+async def _on_response(
+    service: Service, growing: Growing, asked: Asked, rules: Enforcement
+) -> dict[str, Any]:
+    keys = _keys(asked)
+    known = [growing.take(rules, *pair) for pair in zip(keys, asked.texts, strict=True)]
+    if None in known:
+        opened = await _opened(service, asked, rules)
+        known = [one or Reading(await opened()) for one in known]
+    readings = [one for one in known if one is not None]
+    said = await asyncio.to_thread(_judge, asked, rules, readings)
+    for key, reading in zip(keys, readings, strict=True):
+        if asked.call and reading.text and said is not _BLOCKED:
+            growing.put(rules, key, reading)
+    return said
+
+
+async def _opened(
+    service: Service, asked: Asked, rules: Enforcement
+) -> Callable[[], Awaitable[Hold]]:
+    """Return what opens a hold for each text."""
+    profile = replace(profile_named("guarded"), fail_mode=service.settings.fail_mode)
+    if not asked.messages:  # what the semantic layer compares with depends on the prompt
+        profile = replace(profile, semantic=False)
     prompt = Prompt(messages=asked.messages, model=asked.model)
-    defence = await Defence.of(
-        _profile(service, asked), rules, prompt, None, on_failure=_counted(service)
-    )
-    holds = [await defence.hold(prompt) for _ in asked.texts]
-    return await asyncio.to_thread(_judge, asked, rules, holds, prompt.user_text)
+    failed = service.metrics.failures.labels(GuardError.__name__).inc
+    defence = await Defence.of(profile, rules, prompt, None, on_failure=failed)
+    return partial(defence.hold, prompt)
 
 
-def _judge(asked: Asked, rules: Enforcement, holds: list[Hold], user_text: str) -> dict[str, Any]:
+def _judge(asked: Asked, rules: Enforcement, readings: list[Reading]) -> dict[str, Any]:
+    user_text = Prompt(messages=asked.messages).user_text
     if not is_clean(asked.leaves, rules, user_text=user_text):
         return _BLOCKED
     marker = rules.guard.marker
     found: list[Judged] = []
-    for hold, text in zip(holds, asked.texts, strict=True):
-        found.append(judged(hold, text, streaming=asked.streaming, marker=marker))
+    for reading, text in zip(readings, asked.texts, strict=True):
+        found.append(judged(reading, text, streaming=asked.streaming, marker=marker))
         if found[-1].is_refused:
             return _BLOCKED
     held = [one.n_held for one in found]
@@ -135,11 +161,7 @@ def _judge(asked: Asked, rules: Enforcement, holds: list[Hold], user_text: str) 
     return {"action": "GUARDRAIL_INTERVENED", "texts": texts, "stream_holdback_chars": held}
 
 
-def _profile(service: Service, asked: Asked) -> Profile:
-    """Return the guards that apply: all; without a prompt, those that need none."""
-    profile = replace(profile_named("guarded"), fail_mode=service.settings.fail_mode)
-    return profile if asked.messages else replace(profile, semantic=False)
-
-
-def _counted(service: Service) -> Callable[[], object]:
-    return service.metrics.failures.labels(GuardError.__name__).inc
+def _keys(asked: Asked) -> list[Key]:
+    """Return what each text's reading is kept under: all that its hold was opened with."""
+    prompt = hashlib.sha256(orjson.dumps(asked.messages)).digest()
+    return [(asked.call, prompt, index) for index in range(len(asked.texts))]

@@ -50,6 +50,7 @@ class Asked:
 
     Attributes:
         is_response: Whether a model has written it.
+        call: Names the call that it is part of; the same for every question about one reply.
         model: The model's name, for targets with a scope.
         texts: In their order.
         messages: The conversation, so far as it was sent along.
@@ -59,6 +60,7 @@ class Asked:
     """
 
     is_response: bool
+    call: str = ""
     model: str = ""
     texts: tuple[str, ...] = field(default=(), repr=False)
     messages: tuple[Message, ...] = field(default=(), repr=False)
@@ -82,18 +84,16 @@ def asked_of(body: object, headers: Mapping[str, str]) -> Asked:
     """
     fields = Fields(body)
     _refuse_options(fields.take("additional_provider_specific_params"))
-    model = fields.take("model")
-    if not isinstance(model, str | None):
-        raise reject("model", "must be a string", TYPE)
-    kept = ("tool_calls", "tools")
+    kinds = ("request", "response")
     return Asked(
-        is_response=_one_of(fields.need("input_type"), ("request", "response"), "input_type")
-        == "response",
-        model=model or "",
+        is_response=_one_of(fields.need("input_type"), kinds, "input_type") == "response",
+        call=_name(fields, "litellm_call_id"),
+        model=_name(fields, "model"),
         texts=_strings(fields.take("texts"), "texts"),
         messages=_messages(fields.take("structured_messages")),
         leaves=(
-            *(leaf for name in kept for leaf in leaves_of(fields.take(name), name)),
+            *leaves_of(fields.take("tool_calls"), "tool_calls"),
+            *leaves_of(fields.take("tools"), "tools"),
             *_links(_strings(fields.take("images"), "images")),
         ),
         streaming=_option(headers, STREAMING_HEADER, get_args(Streaming), "block_only"),
@@ -137,6 +137,13 @@ def _refuse_options(params: object) -> None:
             param=f"additional_provider_specific_params.{_OURS}",
             code=VALUE,
         )
+
+
+def _name(fields: Fields, key: str) -> str:
+    value = fields.take(key)
+    if not isinstance(value, str | None):
+        raise reject(key, "must be a string", TYPE)
+    return value or ""
 
 
 def _strings(value: object, param: str) -> tuple[str, ...]:

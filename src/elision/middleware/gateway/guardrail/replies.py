@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from elision.contract import Refuse
 from elision.errors import ElisionError, GuardError
 from elision.guards.encoded.hold import EncodedHold
+from elision.middleware.gateway.guardrail.growing import Reading, forked
 from elision.middleware.holding.holds import Hold, Holds
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class Judged:
 REFUSED = Judged("", is_refused=True)
 
 
-def judged(hold: Hold, text: str, *, streaming: Streaming, marker: str) -> Judged:
-    """Return what may leave of *text*.
+def judged(reading: Reading, text: str, *, streaming: Streaming, marker: str) -> Judged:
+    """Return what may leave of *text*; *reading* has read it then.
 
     A client that drops rewritten texts on a stream would let the original pass: for such a one,
     whatever would be rewritten is refused, and so is what would be a phrase if the text ended here,
@@ -49,7 +50,7 @@ def judged(hold: Hold, text: str, *, streaming: Streaming, marker: str) -> Judge
     *marker*, and held.
 
     Args:
-        hold: A new one, nothing read yet.
+        reading: What has been read of it so far.
         text: From the reply's beginning.
         streaming: See `Streaming`.
         marker: What stands in the place of what is redacted.
@@ -57,23 +58,24 @@ def judged(hold: Hold, text: str, *, streaming: Streaming, marker: str) -> Judge
     Raises:
         GuardError: If a guard breaks.
     """
-    left, verdict = _guarded(hold, text)
+    more, verdict = _guarded(reading.hold, text[len(reading.text) :])
+    reading.text, reading.left = text, reading.left + more
     if isinstance(verdict, Refuse):
         return REFUSED
-    rest, verdict = _guarded(hold, None)
+    rest, verdict = _guarded(reading.hold, None)
     if isinstance(verdict, Refuse):
         if streaming == "block_only":
             return REFUSED
         rest += marker
-    if streaming == "block_only" and left + rest != text:
+    if streaming == "block_only" and reading.left + rest != text:
         return REFUSED
-    return Judged(left + rest, len(rest))
+    return Judged(reading.left + rest, len(rest))
 
 
 def _guarded(hold: Hold, text: str | None) -> tuple[str, object]:
-    """Feed *hold*, or let it finish if there is no text."""
+    """Feed *hold*, or tell how it would finish here if there is no text."""
     try:
-        return hold.finish() if text is None else hold.feed(text)
+        return forked(hold).finish() if text is None else hold.feed(text)
     except ElisionError:
         raise
     except Exception as exc:  # whatever broke, nothing passes a broken guard
@@ -91,7 +93,7 @@ def is_clean(leaves: Iterable[Leaf], rules: Enforcement, *, user_text: str = "")
 
 def _passes(leaf: Leaf, rules: Enforcement, user_text: str) -> bool:
     hold = _whole(rules, user_text, json=leaf.is_json)
-    found = judged(hold, leaf.text, streaming="block_only", marker="")
+    found = judged(Reading(hold), leaf.text, streaming="block_only", marker="")
     return not found.is_refused
 
 
