@@ -9,6 +9,7 @@ from functools import lru_cache
 from random import Random
 from typing import Final, Literal, TypeAlias
 
+from elision.agents.alu.name_parts import BEGINNINGS, ENDINGS, GIVEN, MIDDLES, PLAIN
 from elision.guards.phrases.advice import common_words
 from elision.guards.phrases.normal import N
 
@@ -25,6 +26,7 @@ LEGAL_FORMS: Final = frozenset("ag bv co corp gmbh inc kg llc ltd nv plc sa sarl
 _TRIES: Final = 200
 _ALIKE: Final = 0.7
 _SHORT: Final = 4
+_LONG: Final = 10
 
 _ONSETS: Final = tuple(
     "b br c ch d dr f fl g gr h j k kl l m n p pr r s sh st t th tr v w y z".split()
@@ -38,13 +40,6 @@ _ENDINGS: Final[dict[Part, tuple[str, ...]]] = {
         "well wick worth".split()
     ),
 }
-_PLAIN: Final = tuple(
-    "amber autumn bridge candle castle copper crimson distant forest garden golden harbour "
-    "island lantern marble meadow mirror morning mountain narrow northern orchard quarry quiet "
-    "river scarlet shadow silver sparrow summer thunder timber valley velvet willow window "
-    "winter".split()
-)
-"""What stands for ordinary words, of which titles are made."""
 _SCRIPTS: Final[dict[str, tuple[str, str]]] = {
     "CYRILLIC": ("бвгдзклмнпрст", "аеиоу"),
     "GREEK": ("βγδζθκλμνπρστ", "αειου"),
@@ -63,9 +58,9 @@ _SURNAMES: Final = "杜邓方傅郭韩贺江孔雷廖陆孟潘秦沈汤田魏严
 class Pseudonyms:
     """Invents a word for each word of a name; the same one for the same word, as long as its key.
 
-    An invented word is made of syllables, so no list of people stands behind it. It has as many
-    letters as the word and begins alike: who asks how a name is spelled, or with what it begins,
-    hears nothing odd.
+    Given names are common ones, surnames put together of parts that many have: so it sounds like
+    somebody, and is nobody. A word has as many letters as the one it stands for and begins alike:
+    who asks how a name is spelled, or with what it begins, hears nothing odd.
 
     Args:
         digest: Keyed by the tenant's secret.
@@ -96,7 +91,7 @@ class Pseudonyms:
         key = "\x1f".join((word, part, "plain" if plain else "")).encode()
         draw = Random(self._digest(key))  # noqa: S311 -- keyed by the digest
         if plain and N(word) in common_words():
-            return draw.choice([it for it in _PLAIN if it != word and N(it) not in self._taken])
+            return draw.choice([it for it in PLAIN if it != word and N(it) not in self._taken])
         return self._invented(word, part, draw)
 
     def _invented(self, word: str, part: Part, draw: Random) -> str:
@@ -118,17 +113,35 @@ class Pseudonyms:
 
 def is_plain(word: str) -> bool:
     """Return whether *word* is one of the ordinary words that stand for ordinary words."""
-    return word.casefold() in _PLAIN
+    return word.casefold() in PLAIN
 
 
 def _made(word: str, part: Part, draw: Random) -> str:
     script = _script(word)
     if script == "LATIN":
-        return _syllables(N(word)[:1] or "a", len(word), part, draw)
+        return _spoken(N(word)[:1] or "a", len(word), part, draw)
     if script == "CJK":
         first = draw.choice(_SURNAMES) if len(word) <= _SHORT else draw.choice(_SCRIPTS[script][0])
         return first + "".join(draw.choice(_SCRIPTS[script][0]) for _ in word[1:])
     return "".join(_respelt(char, script, draw) for char in word)
+
+
+def _spoken(initial: str, n: int, part: Part, draw: Random) -> str:
+    """Return a Latin name of *n* letters; of syllables, where no common name or parts fit."""
+    known = _names(part, initial, n)
+    # Few choices would make few names: then it may be any.
+    is_known = len(known) > 1 and draw.random() < 1 - 1 / len(known)
+    return draw.choice(known) if is_known else _syllables(initial, n, part, draw)
+
+
+@lru_cache(maxsize=512)
+def _names(part: Part, initial: str, n: int) -> tuple[str, ...]:
+    if part == "given":
+        own = [it for it in GIVEN if it[0] == initial]
+        return tuple(it for it in own if len(it) == n) or tuple(it for it in own if n - len(it) < 3)
+    starts = [it for it in BEGINNINGS if it[0] == initial]
+    stems = starts if n < _LONG else [a + b for a in starts for b in MIDDLES]
+    return tuple(a + b for a in stems for b in ENDINGS if len(a) + len(b) == n)
 
 
 def _script(word: str) -> str:

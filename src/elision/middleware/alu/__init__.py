@@ -1,0 +1,1 @@
+"""ALU behind the pipeline: agents audit a reply; the profile ``discreet`` tells nobody of whom."""
