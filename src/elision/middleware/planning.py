@@ -22,14 +22,22 @@ from elision.contract import (
 from elision.errors import CapabilityError, GuardError
 from elision.guards.baselines.curate import CurateRefusal
 from elision.guards.conversation.accumulator import Turns
-from elision.guards.conversation.hold import AccumulatedHold
 from elision.guards.conversation.watch import AccumulatedWatch
-from elision.guards.encoded.hold import EncodedHold
 from elision.guards.gate.assessment import Assessment, Level
-from elision.guards.semantic.hold import SentenceHold
 from elision.guards.semantic.watch import SemanticWatch
 from elision.middleware.enforcement import Enforcement, Understanding
-from elision.middleware.holding.holds import Hold, Holds, Shut
+from elision.middleware.holding.holds import Hold, Holds
+from elision.middleware.holding.layers import (
+    Closed,
+    Encodings,
+    Layer,
+    Layers,
+    Meaning,
+    Passages,
+    Phrases,
+    Turned,
+    begun,
+)
 from elision.middleware.profiles import Profile, sampling_recipes
 
 if TYPE_CHECKING:
@@ -137,26 +145,40 @@ class Defence:
             return tuple(found)
         return tuple(_UnlessUnknown(recipe, self.assessment) for recipe in found)
 
-    async def hold(self, request: Request) -> Hold:
-        """Return what guards one choice of an engine that only speaks text."""
-        user, before = request.user_text, _before(request)
-        rules = self.rules
-        holds: list[Hold] = [rules.guard.holdback(user_text=user, before=before)]
+    async def layers(self, request: Request) -> Layers:
+        """Return what guards every channel of an engine that only speaks text.
+
+        Waits for the gate.
+
+        Raises:
+            GuardError: If the gate broke.
+        """
+        rules, user = self.rules, request.user_text
+        found: list[Layer] = [Phrases(rules, user)]
         if rules.verbatim:
-            holds.append(rules.verbatim.hold(user_text=user, before=before))
-        if self.profile.encoded and rules.encoded:
-            holds.append(EncodedHold(rules.encoded, user_text=user, before=before))
+            found.append(Passages(rules, user))
+        if has_encodings := self.profile.encoded and bool(rules.encoded):
+            found.append(Encodings(rules, user))
         if (turns := self._turns(request)) is not None:
-            both = rules.accumulator, turns
-            holds.append(AccumulatedHold(*both, user_text=user, before=before))
+            found.append(Turned(rules, user, turns))
         if self.assessment is not None and self.understanding is not None:
             known = await asyncio.wrap_future(self.assessment)
             if self._is_refused(known):
-                return Shut()
-            if self.profile.semantic:
-                semantics = self.understanding.semantics
-                holds.append(SentenceHold(semantics, known, user_text=user, before=before))
-        return Holds(holds)
+                found = [Closed()]
+            elif self.profile.semantic and known.suspects:
+                found.append(Meaning(self.understanding.semantics, known, user))
+        return Layers(
+            layers=tuple(found),
+            rules=rules,
+            user=user,
+            before=begun(request),
+            has_encodings=has_encodings,
+        )
+
+    async def hold(self, request: Request) -> Hold:
+        """Return what guards one choice of an engine that only speaks text."""
+        layers = await self.layers(request)
+        return Holds([layer.open(layers.before, json=False) for layer in layers.layers])
 
     def _is_refused(self, known: Assessment) -> bool:
         curate = self._curate(known)
@@ -223,12 +245,6 @@ class _UnlessUnknown:
     def begin(self, context: Context) -> Session:
         is_unknown = self._assessment.result() is UNKNOWN
         return _Idle() if is_unknown else self.inner.begin(context)
-
-
-def _before(request: Request) -> str:
-    if request.kind == "text" and isinstance(request.prompt, str):
-        return request.prompt
-    return ""
 
 
 def _or_closed(asked: Future[Assessment], on_failure: Callable[[], object]) -> Future[Assessment]:
