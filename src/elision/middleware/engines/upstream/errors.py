@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import aiohttp
 import orjson
 
 from elision.errors import (
@@ -24,6 +25,7 @@ from elision.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
+from elision.middleware.engines.upstream.addresses import RefusedAddressError
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _TOO_LONG = re.compile(r"maximum context length|context size|context window|context_length", re.I)
@@ -192,6 +194,11 @@ def of_transport(error: Exception) -> UpstreamError:
     the bytes that they stumble over, and some hold our request's headers.
     """
     name = type(error).__name__
+    if isinstance(getattr(error, "os_error", error), RefusedAddressError):
+        return UpstreamError(
+            "the upstream's host name leads to a private address, and nothing was sent there; "
+            "set upstream_private (private=True) if that is meant"
+        )
     if isinstance(error, TimeoutError):
         failure: UpstreamError = UpstreamTimeoutError(
             f"the upstream did not answer in time ({name})", retryable=True
@@ -200,3 +207,9 @@ def of_transport(error: Exception) -> UpstreamError:
         failure = UpstreamError(f"the connection to the upstream failed ({name})", retryable=True)
     failure.__cause__ = error if isinstance(error, OSError) else None
     return failure
+
+
+def is_unconnected(error: ElisionError) -> bool:
+    """Return whether no connection came about, so that nothing can have been asked."""
+    cause = error.__cause__
+    return isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)

@@ -9,8 +9,10 @@ from typing import TypeVar
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
+from aiohttp.resolver import ThreadedResolver
 
 from elision.errors import EngineError
+from elision.middleware.engines.upstream.addresses import PublicResolver
 from elision.middleware.engines.upstream.errors import of_transport
 
 T = TypeVar("T")
@@ -29,10 +31,12 @@ class Pool:
     Args:
         connect_s: Longest wait for a connection in seconds.
         silence_s: Longest wait for a further byte in seconds.
+        private: Whether a host's name may lead to a private address.
     """
 
-    def __init__(self, *, connect_s: float, silence_s: float) -> None:
+    def __init__(self, *, connect_s: float, silence_s: float, private: bool = False) -> None:
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=silence_s)
+        self._private = private
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
         self._closed = False
 
@@ -85,7 +89,7 @@ class Pool:
             raise EngineError("the engine is closed")
         loop = asyncio.get_running_loop()
         if loop not in self._lines:
-            self._lines[loop] = _Line(self._timeout)
+            self._lines[loop] = _Line(self._timeout, private=self._private)
             for ended in [other for other in self._lines if other.is_closed()]:
                 await self._lines.pop(ended).close(ended)
         return self._lines[loop]
@@ -94,10 +98,14 @@ class Pool:
 class _Line:
     """One event loop's session, and the answers that are being read on it."""
 
-    def __init__(self, timeout: aiohttp.ClientTimeout) -> None:
+    def __init__(self, timeout: aiohttp.ClientTimeout, *, private: bool) -> None:
         self.answers: set[aiohttp.ClientResponse] = set()
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=_KEEP_ALIVE_S,
+                resolver=ThreadedResolver() if private else PublicResolver(),
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=timeout,
         )

@@ -12,8 +12,9 @@ class Framer:
     """Cuts a byte stream into the data of its events. Lives for one response.
 
     Works on bytes, so the stream may be cut anywhere, inside a character too. Lines end in LF, CRLF
-    or CR. Comments and the fields ``event``, ``id`` and ``retry`` are dropped, as is an event that
-    the stream's end cuts off.
+    or CR. Comments and the fields ``id`` and ``retry`` are dropped, as is an event that the
+    stream's end cuts off, and one of an unknown type whose data is no object. The data of the type
+    ``error`` becomes an object with that key, as errors look that come without a type.
 
     Args:
         limit: Most bytes that one event may hold.
@@ -28,6 +29,7 @@ class Framer:
         self._size = 0
         self._line: list[bytes] = []
         self._data: list[bytes] = []
+        self._type = b""
         self._after_cr = False
         self._first = True
 
@@ -75,12 +77,15 @@ class Framer:
         name, _, value = line.partition(b":")
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
+        elif name == b"event":
+            self._type = value.removeprefix(b" ")
         elif not self._data:
             self._size = 0
 
     def _dispatch(self) -> list[bytes]:
-        events = [b"\n".join(self._data)] if self._data else []
+        events = _of_type(self._type, b"\n".join(self._data)) if self._data else []
         self._data.clear()
+        self._type = b""
         self._size = 0
         return events
 
@@ -88,3 +93,10 @@ class Framer:
         self._size += size
         if self._size > self._limit:
             raise UpstreamError(f"the upstream sent an event of over {self._limit} bytes")
+
+
+def _of_type(kind: bytes, data: bytes) -> list[bytes]:
+    if kind == b"error":
+        return [b'{"error":%b}' % (data or b'""')]
+    is_known = kind in (b"", b"message") or data.startswith((b"{", b"[DONE]"))
+    return [data] if is_known else []

@@ -1,136 +1,47 @@
-"""OpenAI's wire, seen from the client: a request as a body, chunks as deltas."""
+"""OpenAI's wire, seen from the client: chunks as deltas.
+
+What a chunk says of a choice becomes one delta, so nothing changes its order; nothing is lost but
+the envelope (ids, times, names) and padding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final
 
 import orjson
 
-from elision.contract import Delta, Finish, Request, Usage
-from elision.errors import CapabilityError, RequestError, UpstreamError
+from elision.contract import Delta, Finish, Request, TokenLogprob, Usage
+from elision.errors import UpstreamError
+from elision.middleware.engines.upstream.chances import read_logprobs
 from elision.middleware.engines.upstream.errors import in_stream
-
-LengthField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
 
 DONE = b"[DONE]"
 
-_OURS = frozenset({
-    "model", "messages", "prompt", "stream", "stream_options", "n", "stop", "echo", "elision",
-    "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed",
-    "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias",
-})  # fmt: skip
-_UNGUARDED_FIELDS = MappingProxyType(
-    {
-        "tools": "guarded tool calls",
-        "functions": "guarded tool calls",
-        "logprobs": "TOP_LOGPROBS",
-        "top_logprobs": "TOP_LOGPROBS",
-        "prompt_logprobs": "TOP_LOGPROBS",
-        "audio": "guarded speech",
-    }
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_HEAD: Final = frozenset(
+    "id object created model choices usage system_fingerprint obfuscation error".split()
 )
-_UNGUARDED_PARTS = ("tool_calls", "function_call", "audio")
+_CHOICE: Final = frozenset("index delta message text finish_reason logprobs".split())
+_MESSAGE: Final = frozenset({"role", "content"})
+_USAGE: Final = frozenset("prompt_tokens completion_tokens total_tokens".split())
 
-_FINISH: Mapping[str, Finish] = MappingProxyType(
+_FINISH: Final[Mapping[str, Finish]] = MappingProxyType(
     {
         "stop": "stop",
         "eos_token": "stop",  # text-generation-inference
         "stop_sequence": "stop",  # text-generation-inference
+        "end_turn": "stop",  # Anthropic's, through thin adapters
         "length": "length",
+        "max_tokens": "length",
         "model_length": "length",  # Mistral
         "repetition": "length",  # vLLM cut a loop short
         "content_filter": "content_filter",
+        "tool_calls": "tool_calls",
+        "function_call": "function_call",
     }
 )
-
-
-def check(request: Request, *, engine: str) -> None:
-    """Refuse what a text-only upstream cannot serve under guard.
-
-    Raises:
-        CapabilityError: For log-probabilities, the score of an answer, tools, token ids as the
-            prompt (no guard could read where the reply begins), a reply to be continued, or a draw
-            that needs the scores.
-    """
-    unguarded = {k: v for k, v in _UNGUARDED_FIELDS.items() if request.extra.get(k)}
-    needs = (
-        (request.logprobs is not None, "logprobs", "TOP_LOGPROBS"),
-        (request.answer is not None, "score", "LOGITS"),
-        (not isinstance(request.prompt, str), "prompt", "TOKEN_IDS"),
-        (request.continue_final, "continue_final_message", "CONTINUE"),
-        (bool(request.sampling.top_n_sigma), "top_n_sigma", "LOGITS"),
-        (request.sampling.rng == "torch", "rng", "LOGITS"),
-        *((True, field, missing) for field, missing in unguarded.items()),
-    )
-    for asked, field, missing in needs:
-        if asked:
-            raise CapabilityError(field, engine=engine, missing=missing, param=field)
-
-
-def body_of(request: Request, *, model: str, length_field: LengthField = "max_tokens") -> bytes:
-    """Return the JSON body that asks an upstream for a stream of *request*.
-
-    Fields at their neutral value are left out, so that an upstream which does not know them is not
-    bothered. ``extra`` travels as it is, but for names that are a request's own; the ``elision``
-    object stays here.
-
-    Args:
-        request: What the caller wants.
-        model: The upstream's name for the model.
-        length_field: What the upstream calls the reply's bound.
-
-    Raises:
-        RequestError: If the request holds what JSON cannot carry.
-    """
-    body: dict[str, Any] = {k: v for k, v in request.extra.items() if k not in _OURS}
-    body |= _subject(request, model)
-    body |= _sampling(request)
-    if request.max_tokens is not None:
-        body[length_field] = request.max_tokens
-    body |= {"stream": True, "stream_options": {"include_usage": True}}
-    try:
-        return orjson.dumps(body, default=_plain)
-    except TypeError:
-        fault = RequestError("the request holds a value that JSON cannot carry")
-    raise fault
-
-
-def _subject(request: Request, model: str) -> dict[str, Any]:
-    fields: dict[str, Any] = {"model": model}
-    if request.kind == "chat":
-        fields["messages"] = request.messages
-    else:
-        fields["prompt"] = request.prompt
-        fields |= {"echo": True} if request.echo else {}
-    if request.stop:
-        fields["stop"] = request.stop
-    if request.n != 1:
-        fields["n"] = request.n
-    return fields
-
-
-def _sampling(request: Request) -> dict[str, Any]:
-    s = request.sampling
-    optional = {
-        "temperature": s.temperature,
-        "top_p": s.top_p,
-        "top_k": s.top_k,
-        "min_p": s.min_p,
-        "seed": s.seed,
-        "frequency_penalty": s.frequency_penalty or None,
-        "presence_penalty": s.presence_penalty or None,
-        "repetition_penalty": s.repetition_penalty if s.repetition_penalty != 1 else None,
-        "logit_bias": {str(token): bias for token, bias in s.logit_bias.items()} or None,
-    }
-    return {name: value for name, value in optional.items() if value is not None}
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError
 
 
 class ReplyReader:
@@ -142,27 +53,33 @@ class ReplyReader:
 
     def __init__(self, request: Request) -> None:
         self.done = False
-        self._chat = request.kind == "chat"
         self._n = request.n
         self._finished: set[int] = set()
         self._usage: Usage | None = None
+        self._extra: dict[str, Any] = {}
+        self._n_calls: dict[int, int] = {}
 
-    def read(self, data: bytes) -> Iterator[Delta]:
-        """Yield what one event adds to the reply; nothing after the end.
+    def read(self, data: bytes) -> list[Delta]:
+        """Return what one event adds to the reply; nothing after the end.
 
         Raises:
-            UpstreamError: If the event is an error, is not a chunk, or says something that no guard
-                of ours reads: a tool call, speech.
+            UpstreamError: If the event is an error or is not a chunk.
         """
         if self.done or not data:
-            return
+            return []
         if data.startswith(DONE):
             self.done = True
-            return
-        chunk = _chunk(data)
-        self._usage = _usage(chunk.get("usage")) or self._usage
-        for choice in chunk.get("choices") or ():
-            yield from self._choice(choice)
+            return []
+        return self._chunk(_object(data))
+
+    def whole(self, body: bytes) -> list[Delta]:
+        """Return the deltas of a reply that came as one JSON object, the stream unasked for.
+
+        Raises:
+            UpstreamError: If it is an error or no reply.
+        """
+        self.done = True
+        return self._chunk(_object(body))
 
     def last(self, *, engine: str) -> Delta:
         """Return the request's last delta.
@@ -177,22 +94,44 @@ class ReplyReader:
                 retryable=True,
             )
         report = {"engine": engine, "usage_from_upstream": self._usage is not None}
-        return Delta(usage=self._usage or Usage(), report=report)
+        return Delta(usage=self._usage or Usage(), report=report, extra=self._extra or _NOTHING)
 
-    def _choice(self, choice: object) -> Iterator[Delta]:
+    def _chunk(self, chunk: dict[str, Any]) -> list[Delta]:
+        if (usage := chunk.get("usage")) is not None:
+            self._usage = _usage(usage) or self._usage
+        choices = chunk.get("choices")
+        if "choices" in chunk:
+            for key in chunk.keys() - _HEAD:
+                if chunk[key] is not None:
+                    self._extra[key] = chunk[key]
+        if not choices:
+            return []
+        if not isinstance(choices, list):
+            raise _malformed("choices", choices)
+        deltas = map(self._choice, choices)
+        return [delta for delta in deltas if delta is not None]
+
+    def _choice(self, choice: Any) -> Delta | None:
+        """Return what a chunk says of a choice; None if it says nothing."""
         if not isinstance(choice, dict):
             raise _malformed("a choice", choice)
         index = self._index(choice)
-        text = _chat_text(choice) if self._chat else _string(choice.get("text"), "text")
-        finish = _finish(choice.get("finish_reason"))
+        text, message = self._said(index, choice)
+        reason, logprobs = choice.get("finish_reason"), choice.get("logprobs")
+        rows: tuple[TokenLogprob, ...] = read_logprobs(logprobs) if logprobs else ()
+        extra = _further(choice, _CHOICE)
+        finish = _finish(reason) if reason else None
         if index in self._finished:
-            if text:
+            if text or message:
                 raise UpstreamError(f"the upstream wrote on after choice {index} had ended")
-            return
+            return None
         if finish is not None:
             self._finished.add(index)
-        if text or finish is not None:
-            yield Delta(choice=index, text=text, finish=finish)
+        if text or message or rows or extra or finish is not None:
+            return Delta(
+                choice=index, text=text, message=message, extra=extra, logprobs=rows, finish=finish
+            )
+        return None
 
     def _index(self, choice: Mapping[str, Any]) -> int:
         index = choice.get("index") or 0
@@ -202,8 +141,41 @@ class ReplyReader:
             raise UpstreamError(f"the upstream wrote choice {index} of {self._n}")
         return index
 
+    def _said(self, index: int, choice: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+        """Return a choice's text, and its message's further pieces."""
+        said = choice.get("delta") or choice.get("message")
+        if not said:
+            text = choice.get("text")
+            return text if isinstance(text, str) else _content(text)[0], _NOTHING
+        if not isinstance(said, dict):
+            raise _malformed("a delta", said)
+        content = said.get("content")
+        parts: list[Any] = []
+        if not isinstance(content, str):
+            content, parts = _content(content)
+        message = _further(said, _MESSAGE)
+        if "tool_calls" in message:
+            message = dict(message) | {"tool_calls": self._calls(index, message["tool_calls"])}
+        return content, {**message, "content_parts": parts} if parts else message
 
-def _chunk(data: bytes) -> dict[str, Any]:
+    def _calls(self, choice: int, calls: object) -> list[dict[str, Any]]:
+        """Return tool calls, each with its index: some servers leave it out."""
+        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+            raise _malformed("tool calls", calls)
+        indexed = []
+        for call in calls:
+            n = self._n_calls.get(choice, 0)
+            # A call without index goes on with the last one, unless it has a name of its own.
+            begins = bool((call.get("function") or {}).get("name")) or n == 0
+            index = call.get("index")
+            if not isinstance(index, int):
+                index = n if begins else n - 1
+            self._n_calls[choice] = max(n, index + 1)
+            indexed.append(call | {"index": index})
+        return indexed
+
+
+def _object(data: bytes) -> dict[str, Any]:
     try:
         chunk = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -212,35 +184,34 @@ def _chunk(data: bytes) -> dict[str, Any]:
         raise UpstreamError(f"the upstream sent an event of {len(data)} bytes that is no chunk")
     if chunk.get("error") or chunk.get("object") == "error":
         raise in_stream(chunk)
-    if not isinstance(chunk.get("choices") or [], list):
-        raise _malformed("choices", chunk["choices"])
     return chunk
 
 
-def _chat_text(choice: Mapping[str, Any]) -> str:
-    if choice.get("message"):
-        raise UpstreamError("the upstream sent a whole message instead of a stream's delta")
-    delta = choice.get("delta") or {}
-    if not isinstance(delta, dict):
-        raise _malformed("a delta", delta)
-    for part in _UNGUARDED_PARTS:
-        if delta.get(part):
-            raise UpstreamError(f"the upstream answered with {part!r}, which is not guarded")
-    content = _string(delta.get("content"), "content")
-    return content + _string(delta.get("refusal"), "refusal")
+def _further(value: Mapping[str, Any], known: frozenset[str]) -> Mapping[str, Any]:
+    """Return the entries of *value* that are not *known* and say something."""
+    keys = value.keys() - known
+    if not keys:
+        return _NOTHING
+    return {key: value[key] for key in value if key in keys and _says(value[key])}
 
 
-def _string(value: object, what: str) -> str:
+def _says(value: object) -> bool:
+    return bool(value) or isinstance(value, int | float)
+
+
+def _content(value: object) -> tuple[str, list[Any]]:
+    """Return the text of a content that is no string, and those of its parts that are no text."""
     if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise _malformed(what, value)
-    return value
+        return "", []
+    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+        raise _malformed("content", value)
+    texts = [part.get("text") for part in value if part.get("type") == "text"]
+    if not all(isinstance(text, str) for text in texts):
+        raise _malformed("a part's text", value)
+    return "".join(map(str, texts)), [part for part in value if part.get("type") != "text"]
 
 
-def _finish(reason: object) -> Finish | None:
-    if reason is None or reason == "":
-        return None
+def _finish(reason: object) -> Finish:
     finish = _FINISH.get(reason) if isinstance(reason, str) else None
     if finish is None:
         raise UpstreamError("the upstream ended a choice for a reason that is not known here")
@@ -251,10 +222,15 @@ def _usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
     details = value.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    extra = _further(value, _USAGE)
+    if details == {"cached_tokens": cached}:
+        extra = {key: extra[key] for key in extra if key != "prompt_tokens_details"}
     return Usage(
         prompt_tokens=_count(value.get("prompt_tokens")),
         completion_tokens=_count(value.get("completion_tokens")),
-        cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
+        cached_tokens=_count(cached),
+        extra=extra,
     )
 
 
