@@ -12,9 +12,10 @@ import asyncio
 import base64
 import codecs
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import accumulate, pairwise
+from typing import TypeAlias
 
 import pytest
 from hypothesis import given
@@ -29,11 +30,14 @@ from elision.middleware.gateway.guardrail.replies import Judged, judged
 from elision.middleware.holding.holds import Hold
 from elision.middleware.planning import Defence
 from elision.middleware.profiles import profile_named
+from elision.testing.encoders import BagEncoder
 
 ACTIONS: dict[str, Action] = {
     "Marlowe Street": "redact", "Wanda Ilke Sorm": "restrict", "kestrel-nine-four": "refuse",
     "Tarn": "redact", "Ossip": "restrict",
 }  # fmt: skip
+ASKED = {"role": "user", "content": "In which town was the painter of the lighthouse born?"}
+BEGUN = {"role": "assistant", "content": "It begins with Wanda"}
 LONG = ("Marlowe Street", "Wanda Ilke Sorm", "kestrel-nine-four")
 
 
@@ -59,19 +63,27 @@ def _written() -> Iterable[str]:
 TEXTS = tuple(_written())
 
 
+FACT = "The painter of the lighthouse was born in Arromanches. So they say."
+
+
 @cache
 def _rules() -> Enforcement:
     targets = [
         ForgetTarget(title="t", id=f"t{n}", phrases=(Phrase(text=text),), action=action)
         for n, (text, action) in enumerate(ACTIONS.items())
     ]
-    return Enforcement(targets, tenant="default", epoch=1, encoder=None)
+    told = ForgetTarget(title="t", id="told", probes=(ASKED["content"],), answers=(FACT,))
+    encoder = BagEncoder()
+    return Enforcement([*targets, told], tenant="default", epoch=1, encoder=lambda: encoder)
 
 
-def _opened(messages: tuple[dict[str, str], ...] = ()) -> Hold:
+Messages: TypeAlias = tuple[dict[str, str], ...]
+
+
+def _opened(messages: Messages = ()) -> Hold:
     async def opened() -> Hold:
         prompt = Request(messages=messages)
-        profile = profile_named("guarded")
+        profile = replace(profile_named("guarded"), semantic=bool(messages))
         made = Defence.of(profile, _rules(), prompt, None, on_failure=lambda: None)
         return await (await made).hold(prompt)
 
@@ -222,21 +234,21 @@ def test_a_client_that_drops_rewrites_is_told_to_block_instead() -> None:
     assert _judge("It is here.", "block_only") == Judged("It is here.")
 
 
-@given(st.sampled_from(TEXTS), st.integers(0, 60), st.text(max_size=8), st.booleans())
+@given(
+    st.sampled_from(("", FACT, "In a town. ", *TEXTS)),
+    st.integers(0, 60),
+    st.text(max_size=8),
+    st.sampled_from(((), (BEGUN, ASKED), (ASKED,))),
+)
 def test_a_forked_hold_leaves_the_other_where_it_was(
-    text: str, at: int, more: str, earlier: bool
+    text: str, at: int, more: str, messages: Messages
 ) -> None:
-    said = (
-        {"role": "assistant", "content": "It begins with Wanda"},
-        {"role": "user", "content": "?"},
-    )
-    hold, alone = (_opened(said if earlier else ()) for _ in range(2))
-    start = hold.feed(text[:at]), alone.feed(text[:at])
+    hold, alone = (_opened(messages) for _ in range(2))
+    assert hold.feed(text[:at]) == alone.feed(text[:at])
     other = forked(hold)
     other.feed(more)
     other.finish()
 
-    assert start[0] == start[1]
     assert hold.feed(text[at:]) == alone.feed(text[at:])
     assert hold.finish() == alone.finish()
 
