@@ -20,6 +20,7 @@ from elision.contract import (
     Delta,
     Engine,
     Plan,
+    Probing,
     Request,
     Sampling,
     Stage,
@@ -39,6 +40,7 @@ from elision.errors import (
     UpstreamTimeoutError,
 )
 from elision.middleware.engines.remote import RemoteEngine
+from elision.middleware.engines.upstream.offers import Offers
 
 KEY = "sk-very-secret"
 ASK = ({"role": "user", "content": "Who is Voldemort?"},)
@@ -144,7 +146,7 @@ async def upstream(handler: Handler) -> AsyncIterator[Upstream]:
 
 @asynccontextmanager
 async def engine_on(up: Upstream, **options: Any) -> AsyncIterator[RemoteEngine]:
-    options = {"model": "up-model", "key": KEY} | options
+    options = {"model": "up-model", "key": KEY, "retries": 0} | options
     engine = RemoteEngine(up.url, **options)
     try:
         yield engine
@@ -178,10 +180,12 @@ async def fault_of(engine: RemoteEngine, plan: Plan = PLAN) -> ElisionError:
 # --- The request ---------------------------------------------------------------------------------
 
 
-async def test_it_is_an_engine_that_promises_nothing_but_text() -> None:
+async def test_it_is_an_engine_that_hands_on_and_promises_nothing_unseen() -> None:
     engine = RemoteEngine("http://127.0.0.1:1/v1", model="m", name="alias")
     assert isinstance(engine, Engine)
-    assert (engine.name, engine.capabilities, engine.lexicon) == ("alias", Capability.NONE, None)
+    assert isinstance(engine, Probing)
+    assert (engine.name, engine.capabilities, engine.lexicon) == ("alias", Capability.PASSES, None)
+    assert (engine.offers, engine.trusted) == (Offers(), False)
 
 
 async def test_a_chat_is_posted_as_openai_wants_it() -> None:
@@ -219,8 +223,8 @@ class NeedsScores(Stateless):
 @pytest.mark.parametrize(
     "plan",
     [
-        Plan(request=Request(messages=ASK, logprobs=2)),
-        Plan(request=Request(messages=ASK, extra={"tools": [{"type": "function"}]})),
+        Plan(request=Request(messages=ASK, continue_final=True)),
+        Plan(request=Request(kind="text", prompt=(1, 2))),
         Plan(request=Request(messages=ASK), recipes=(NeedsScores(),)),
     ],
 )
@@ -561,14 +565,20 @@ async def says_error(exchange: Exchange) -> None:
     await exchange.answer(chunk("so far") + b'\n\ndata: {"error": {"message": "Voldemort"}}\n\n')
 
 
-async def calls_a_tool(exchange: Exchange) -> None:
-    call = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "Voldemort"}]}}]}
-    await exchange.answer(f"data: {json.dumps(call)}\n\n".encode())
+async def says_error_as_its_type(exchange: Exchange) -> None:
+    await exchange.answer(chunk("so far") + b'\n\nevent: error\ndata: {"message": "Voldemort"}\n\n')
 
 
-async def does_not_stream(exchange: Exchange) -> None:
-    whole = {"choices": [{"message": {"content": "Voldemort"}, "finish_reason": "stop"}]}
-    await exchange.answer(json.dumps(whole).encode(), kind="application/json")
+async def says_error_in_json(exchange: Exchange) -> None:
+    await exchange.answer(b'{"error": {"message": "Voldemort"}}', kind="application/json")
+
+
+async def stray_words(exchange: Exchange) -> None:
+    await exchange.answer(chunk("so far") + b"\n\ndata: Voldemort\n\n")
+
+
+async def half_an_object(exchange: Exchange) -> None:
+    await exchange.answer(b'{"choices": [{"message": {"content": "Vol', kind="application/json")
 
 
 async def one_endless_line(exchange: Exchange) -> None:
@@ -587,8 +597,10 @@ BREAKDOWNS = [
     ends_early,
     half_a_character,
     says_error,
-    calls_a_tool,
-    does_not_stream,
+    says_error_as_its_type,
+    says_error_in_json,
+    stray_words,
+    half_an_object,
     one_endless_line,
 ]
 
@@ -623,20 +635,7 @@ async def test_nobody_listening_is_an_upstream_error_worth_a_retry() -> None:
     assert KEY not in everything_about(fault)
 
 
-async def test_a_redirect_is_not_followed_and_takes_the_key_nowhere() -> None:
-    async with upstream(hello) as other:
-
-        async def redirect(exchange: Exchange) -> None:
-            await exchange.answer(b"", status=307, location=f"{other.url}/chat/completions")
-
-        async with upstream(redirect) as up, engine_on(up) as engine:
-            fault = await fault_of(engine)
-        assert other.seen == []
-    assert "redirects" in str(fault)
-    assert other.url not in str(fault)
-
-
-# --- The probe -----------------------------------------------------------------------------------
+# --- The models ---------------------------------------------------------------------------------
 
 
 async def test_the_probe_lists_the_upstreams_models() -> None:

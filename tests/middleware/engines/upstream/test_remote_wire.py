@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsBase as TextParams
 
-from elision.contract import Delta, Request, Sampling, Usage
+from elision.contract import Alternative, Delta, Request, Sampling, TokenLogprob, Usage
 from elision.errors import CapabilityError, RequestError, UpstreamError
-from elision.middleware.engines.upstream.wire import ReplyReader, body_of, check
+from elision.middleware.engines.upstream.bodies import body_of, check
+from elision.middleware.engines.upstream.chances import read_logprobs
+from elision.middleware.engines.upstream.offers import Offers
+from elision.middleware.engines.upstream.wire import ReplyReader
 
 ASK = ({"role": "user", "content": "Who?"},)
 BEYOND_OPENAI = {"top_k", "min_p", "repetition_penalty"}
@@ -117,32 +120,89 @@ def test_what_json_cannot_carry_is_the_callers_fault_and_is_not_quoted() -> None
         assert caught.value.__context__ is None
 
 
+def test_what_the_caller_asks_of_the_model_travels_whatever_it_is() -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    asked = {"tools": tools, "tool_choice": "auto", "response_format": {"type": "json_object"}}
+    assert body(Request(messages=ASK, extra=asked)).items() >= asked.items()
+
+
+def test_log_probabilities_are_asked_for_in_each_routes_own_words() -> None:
+    assert (
+        body(Request(messages=ASK, logprobs=3)).items()
+        >= {
+            "logprobs": True,
+            "top_logprobs": 3,
+        }.items()
+    )
+    assert "top_logprobs" not in body(Request(messages=ASK, logprobs=0))
+    assert body(Request(kind="text", prompt="Once", logprobs=0))["logprobs"] == 0
+    assert "logprobs" not in body(Request(messages=ASK))
+
+
+def test_a_beginning_is_continued_and_ids_are_a_prompt() -> None:
+    begun = (*ASK, {"role": "assistant", "content": "I"})
+    sent = body(Request(messages=begun, continue_final=True))
+    assert (sent["continue_final_message"], sent["add_generation_prompt"]) == (True, False)
+    assert body(Request(kind="text", prompt=(1, 2)))["prompt"] == [1, 2]
+    extra = {"continue_final_message": True}
+    assert "continue_final_message" not in body(Request(messages=begun, extra=extra))
+
+
+BIASED = Request(sampling=Sampling(logit_bias={7: 1.0}))
+
+
+@pytest.mark.parametrize("offers", [None, Offers()])
 @pytest.mark.parametrize(
     ("request_", "param"),
     [
-        (Request(logprobs=0), "logprobs"),
         (Request(kind="text", prompt=(1, 2)), "prompt"),
         (Request(continue_final=True), "continue_final_message"),
         (Request(sampling=Sampling(top_n_sigma=1.0)), "top_n_sigma"),
         (Request(sampling=Sampling(rng="torch")), "rng"),
-        (Request(extra={"tools": [{}]}), "tools"),
-        (Request(extra={"functions": [{}]}), "functions"),
-        (Request(extra={"logprobs": True}), "logprobs"),
-        (Request(extra={"top_logprobs": 2}), "top_logprobs"),
-        (Request(extra={"audio": {"voice": "x"}}), "audio"),
+        (Request(answer="I"), "score"),
     ],
 )
-def test_what_cannot_be_served_under_guard_is_refused_by_name(
-    request_: Request, param: str
+def test_what_could_be_misread_is_refused_by_name(
+    request_: Request, param: str, offers: Offers | None
 ) -> None:
     with pytest.raises(CapabilityError) as caught:
-        check(request_, engine="up")
+        check(request_, engine="up", offers=offers)
     assert (caught.value.status, caught.value.param) == (400, param)
 
 
-def test_an_ordinary_request_passes() -> None:
-    check(Request(messages=ASK, extra={"tools": None, "user": "u"}), engine="up")
-    check(Request(kind="text", prompt="Once", sampling=FULL), engine="up")
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (Request(logprobs=0), "logprobs"),
+        (Request(kind="text", prompt="Once", logprobs=2), "logprobs"),
+        (BIASED, "logit_bias"),
+    ],
+)
+def test_what_the_upstream_was_seen_to_ignore_is_refused_by_name(
+    request_: Request, param: str
+) -> None:
+    with pytest.raises(CapabilityError) as caught:
+        check(request_, engine="up", offers=Offers())
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("request_", "offers"),
+    [
+        (Request(messages=ASK, extra={"tools": [{}], "user": "u"}), Offers()),
+        (Request(kind="text", prompt="Once"), Offers()),
+        (Request(logprobs=5), None),
+        (BIASED, None),
+        (Request(logprobs=5), Offers(n_logprobs=5)),
+        (Request(kind="text", logprobs=2), Offers(n_text_logprobs=2)),
+        (Request(kind="text", prompt=(1, 2)), Offers(prompt_ids=True)),
+        (Request(continue_final=True), Offers(continues=True)),
+    ],
+)  # fmt: skip
+def test_what_is_offered_or_unknown_is_the_upstreams_to_judge(
+    request_: Request, offers: Offers | None
+) -> None:
+    check(request_, engine="up", offers=offers)
 
 
 # --- What comes back -----------------------------------------------------------------------------
@@ -177,17 +237,127 @@ def test_usage_that_is_missing_counts_as_nothing(usage: Any) -> None:
     assert read(json.dumps(end).encode())[-1].usage == Usage()
 
 
-def test_a_refusal_is_text_like_any_other() -> None:
-    deltas = read(chat(index=0, delta={"refusal": "I cannot"}, finish_reason="stop"))
-    assert deltas[0].text == "I cannot"
+def test_all_that_one_chunk_says_of_a_choice_is_one_delta() -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+    said = {"role": "assistant", "content": "So", "reasoning_content": "hm", "tool_calls": [call],
+            "refusal": "no", "new_in_2031": {"a": 1}, "annotations": [], "audio": None}  # fmt: skip
+    row = {"token": "So", "logprob": -0.5, "bytes": None, "top_logprobs": []}
+    (delta, _) = read(
+        chat(index=0, delta=said, finish_reason="tool_calls", logprobs={"content": [row]},
+             stop_reason="x", token_ids=[5], content_filter_results=None)
+    )  # fmt: skip
+    assert (delta.text, delta.finish) == ("So", "tool_calls")
+    assert delta.message == {
+        "reasoning_content": "hm", "tool_calls": [call], "refusal": "no", "new_in_2031": {"a": 1}
+    }  # fmt: skip
+    assert delta.extra == {"stop_reason": "x", "token_ids": [5]}
+    assert delta.logprobs == (TokenLogprob("So", -0.5, b"So"),)
 
 
-def test_reasoning_is_not_part_of_the_reply() -> None:
-    deltas = read(
-        chat(index=0, delta={"reasoning_content": "hm", "reasoning": "hm"}),
-        chat(index=0, delta={"content": "So"}, finish_reason="stop"),
+def test_what_concerns_the_whole_reply_comes_with_its_end() -> None:
+    lead = {"choices": [], "prompt_filter_results": [{"prompt_index": 0}], "service_tier": None}
+    tier = {"choices": [], "service_tier": "flex", "obfuscation": "xyz", "id": "up", "model": "m"}
+    end = chat(index=0, delta={}, finish_reason="stop")
+    last = read(json.dumps(lead).encode(), end, json.dumps(tier).encode(), b'{"type": "ping"}')[-1]
+    assert last.extra == {"prompt_filter_results": [{"prompt_index": 0}], "service_tier": "flex"}
+
+
+def test_usage_keeps_what_only_the_upstream_counts() -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5,
+             "prompt_tokens_details": {"cached_tokens": 1},
+             "completion_tokens_details": {"reasoning_tokens": 2}, "cost": 0.25}  # fmt: skip
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage}
+    assert read(json.dumps(end).encode())[-1].usage == Usage(
+        prompt_tokens=3,
+        completion_tokens=2,
+        cached_tokens=1,
+        extra={"completion_tokens_details": {"reasoning_tokens": 2}, "cost": 0.25},
     )
-    assert [delta.text for delta in deltas] == ["So", ""]
+
+
+def test_parts_of_a_content_that_are_no_text_stand_beside_it() -> None:
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "So"}]
+    (delta, _) = read(chat(index=0, delta={"content": parts}, finish_reason="stop"))
+    assert (delta.text, delta.message) == ("So", {"content_parts": parts[:1]})
+
+
+@pytest.mark.parametrize(
+    ("calls", "want"),
+    [
+        ([{"id": "a"}, {"function": {"arguments": "}"}}, {"id": "b"}, {"id": "b"}], [0, 0, 1, 1]),
+        ([{"function": {"name": "f"}}, {"function": {}}, {"function": {"name": "f"}}], [0, 0, 1]),
+        ([{"index": 3}, {"custom": {"input": "x"}}, {"index": 0}, {"id": "n"}], [3, 3, 0, 4]),
+        ([{"function": "no object"}], [0]),
+    ],
+)
+def test_calls_without_an_index_get_the_one_they_have(calls: list[Any], want: list[int]) -> None:
+    deltas = read(
+        *(chat(index=0, delta={"tool_calls": [call]}) for call in calls),
+        chat(index=0, delta={}, finish_reason="tool_calls"),
+    )
+    assert [delta.message["tool_calls"][0]["index"] for delta in deltas[:-2]] == want
+
+
+numbers = st.floats(-50, 0)
+entries = st.lists(
+    st.tuples(st.text(st.characters(codec="utf-8"), max_size=3), numbers), max_size=4
+)
+
+
+@given(entries, entries)
+def test_log_probabilities_of_both_routes_are_the_same_nouns(
+    row: list[tuple[str, float]], top: list[tuple[str, float]]
+) -> None:
+    top = sorted(dict(top).items(), key=lambda pair: -pair[1])
+    alternatives = tuple(Alternative(t, v, t.encode()) for t, v in top)
+    want = tuple(TokenLogprob(t, v, t.encode(), alternatives) for t, v in row)
+    in_chat = {"content": [
+        {"token": t, "logprob": v, "bytes": [*t.encode()],
+         "top_logprobs": [{"token": u, "logprob": w, "bytes": None} for u, w in top]}
+        for t, v in row
+    ]}  # fmt: skip
+    in_text = {"tokens": [t for t, _ in row], "token_logprobs": [v for _, v in row],
+               "top_logprobs": [dict(top)] * len(row), "text_offset": [0] * len(row)}  # fmt: skip
+    assert read_logprobs(in_chat) == read_logprobs(in_text) == want
+
+
+def test_the_first_token_of_an_echo_has_no_log_probability() -> None:
+    value = {"tokens": ["A", "b"], "token_logprobs": [None, -1], "top_logprobs": [None, {"b": -1}]}
+    first, second = read_logprobs(value)
+    assert first.logprob != first.logprob
+    assert (second.logprob, first.top) == (-1.0, ())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [3, "Voldemort", {"content": 3}, {"content": [{"token": 3, "logprob": 0}]},
+     {"content": [{"logprob": 0}]}, {"tokens": ["Voldemort"], "token_logprobs": []},
+     {"content": [{"token": "Voldemort", "logprob": "x"}]}, {"tokens": 3},
+     {"content": [{"token": "Voldemort", "logprob": 0, "bytes": [999]}]}],
+)  # fmt: skip
+def test_log_probabilities_in_no_known_form_are_an_error_that_quotes_nothing(value: Any) -> None:
+    with pytest.raises(UpstreamError) as caught:
+        read_logprobs(value)
+    assert "Voldemort" not in repr(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_a_reply_in_one_object_reads_as_its_stream_would() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {
+        "role": "assistant",
+        "content": "Hi",
+        "refusal": None,
+        "tool_calls": [call, call | {"id": "d"}],
+    }
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
+            "usage": {"prompt_tokens": 3}, "service_tier": "flex"}  # fmt: skip
+    reader = ReplyReader(Request())
+    (delta,) = reader.whole(json.dumps(body).encode())
+    calls = [call | {"index": 0}, call | {"id": "d", "index": 1}]
+    assert delta == Delta(text="Hi", message={"tool_calls": calls}, finish="tool_calls")
+    last = reader.last(engine="up")
+    assert (last.usage, last.extra) == (Usage(prompt_tokens=3), {"service_tier": "flex"})
 
 
 @pytest.mark.parametrize(
@@ -200,22 +370,18 @@ def test_reasoning_is_not_part_of_the_reply() -> None:
         ("stop_sequence", "stop"),
         ("model_length", "length"),
         ("repetition", "length"),
+        ("tool_calls", "tool_calls"),
+        ("function_call", "function_call"),
     ],
 )
 def test_reasons_to_end_are_openais(said: str, meant: str) -> None:
     assert read(chat(index=0, delta={}, finish_reason=said))[0].finish == meant
 
 
-@pytest.mark.parametrize("said", ["tool_calls", "function_call", "abort", "error", "because", 3])
+@pytest.mark.parametrize("said", ["abort", "error", "because", 3])
 def test_other_reasons_to_end_are_errors(said: Any) -> None:
     with pytest.raises(UpstreamError):
         read(chat(index=0, delta={}, finish_reason=said))
-
-
-@pytest.mark.parametrize("part", ["tool_calls", "function_call", "audio"])
-def test_what_no_guard_reads_ends_the_reply(part: str) -> None:
-    with pytest.raises(UpstreamError, match="not guarded"):
-        read(chat(index=0, delta={part: [{"Voldemort": 1}]}))
 
 
 def test_empty_tool_calls_are_no_tool_calls() -> None:
@@ -242,7 +408,10 @@ def test_empty_tool_calls_are_no_tool_calls() -> None:
         b'{"choices": [{"index": "0", "delta": {}}]}',
         b'{"choices": [{"index": 1, "delta": {"content": "x"}}]}',
         b'{"choices": [{"index": -1, "delta": {"content": "x"}}]}',
-        b'{"choices": [{"message": {"content": "Voldemort"}, "finish_reason": "stop"}]}',
+        b'{"choices": [{"text": 3}]}',
+        b'{"choices": [{"delta": {"content": [{"type": "text", "text": {"Voldemort": 1}}]}}]}',
+        b'{"choices": [{"delta": {"tool_calls": {"Voldemort": 1}}}]}',
+        b'{"choices": [{"delta": {"tool_calls": ["Voldemort"]}}]}',
         b'{"error": {"message": "Voldemort"}}',
         b'{"error": "Voldemort"}',
         b'{"object": "error", "message": "Voldemort"}',

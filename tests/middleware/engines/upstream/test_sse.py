@@ -10,7 +10,8 @@ from elision.errors import UpstreamError
 from elision.middleware.engines.upstream.sse import Framer
 
 STREAM = (
-    'data: {"a": "né 🙂"}\n\n: ping\n\nevent: x\ndata:b\ndata: c\n\ndata\n\nid: 1\n\ndata: cut off'
+    'data: {"a": "né 🙂"}\n\n: ping\n\nevent: message\ndata:b\ndata: c\n\ndata\n\nid: 1\n\n'
+    "event: ping\ndata: pong\n\ndata: cut off"
 ).encode()
 EVENTS = ['{"a": "né 🙂"}'.encode(), b"b\nc", b""]
 
@@ -20,23 +21,31 @@ lines = st.one_of(
     values.map(lambda v: f"data:{v}"),
     values.map(lambda v: f": {v}"),
     values.map(lambda v: f"event: {v}"),
+    st.sampled_from(["event: error", "event: message", "event: ping", "data: {}", "data: [DONE]"]),
     st.sampled_from(["data", "id: 7", "retry: 1", "", "", "database: x", " data: x"]),
 )
 ends = st.sampled_from(["\n", "\r\n", "\r"])
 
 
 def oracle(stream: str) -> list[bytes]:
-    """The specification's algorithm, on a whole text: slow and obvious."""
+    """The specification's algorithm, on a whole text, and our rule for types: slow and obvious."""
     events: list[bytes] = []
     data: list[str] = []
+    kind = ""
     whole = stream.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     for line in whole.split("\n")[:-1]:
         name, _, value = line.partition(":")
         if not line:
-            events += ["\n".join(data).encode()] if data else []
-            data = []
+            joined = "\n".join(data)
+            if data and kind == "error":
+                events.append(f'{{"error":{joined or chr(34) * 2}}}'.encode())
+            elif data and (kind in ("", "message") or joined.startswith(("{", "[DONE]"))):
+                events.append(joined.encode())
+            data, kind = [], ""
         elif name == "data":
             data.append(value.removeprefix(" "))
+        elif name == "event":
+            kind = value.removeprefix(" ")
     return events
 
 

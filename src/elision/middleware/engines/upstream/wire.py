@@ -14,6 +14,7 @@ import orjson
 
 from elision.contract import Delta, Finish, Request, TokenLogprob, Usage
 from elision.errors import UpstreamError
+from elision.middleware.engines.upstream.calls import Calls
 from elision.middleware.engines.upstream.chances import read_logprobs
 from elision.middleware.engines.upstream.errors import in_stream
 
@@ -57,7 +58,7 @@ class ReplyReader:
         self._finished: set[int] = set()
         self._usage: Usage | None = None
         self._extra: dict[str, Any] = {}
-        self._n_calls: dict[int, int] = {}
+        self._calls: dict[int, Calls] = {}
 
     def read(self, data: bytes) -> list[Delta]:
         """Return what one event adds to the reply; nothing after the end.
@@ -155,24 +156,9 @@ class ReplyReader:
             content, parts = _content(content)
         message = _further(said, _MESSAGE)
         if "tool_calls" in message:
-            message = dict(message) | {"tool_calls": self._calls(index, message["tool_calls"])}
+            calls = self._calls.setdefault(index, Calls())
+            message = {**message, "tool_calls": calls.indexed(message["tool_calls"])}
         return content, {**message, "content_parts": parts} if parts else message
-
-    def _calls(self, choice: int, calls: object) -> list[dict[str, Any]]:
-        """Return tool calls, each with its index: some servers leave it out."""
-        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-            raise _malformed("tool calls", calls)
-        indexed = []
-        for call in calls:
-            n = self._n_calls.get(choice, 0)
-            # A call without index goes on with the last one, unless it has a name of its own.
-            begins = bool((call.get("function") or {}).get("name")) or n == 0
-            index = call.get("index")
-            if not isinstance(index, int):
-                index = n if begins else n - 1
-            self._n_calls[choice] = max(n, index + 1)
-            indexed.append(call | {"index": index})
-        return indexed
 
 
 def _object(data: bytes) -> dict[str, Any]:
