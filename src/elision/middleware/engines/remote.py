@@ -7,16 +7,16 @@ piece as it arrives, with everything that came with it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import orjson
 from pydantic import SecretStr
 
 from elision.contract import Capability, Delta, Lexicon, Plan
-from elision.errors import CapabilityError, ConfigError, UpstreamError
+from elision.errors import CapabilityError, ConfigError, NotFoundError, UpstreamError
 from elision.middleware.engines.upstream.addresses import checked_key, checked_url
 from elision.middleware.engines.upstream.answers import (
     Asked,
@@ -28,10 +28,21 @@ from elision.middleware.engines.upstream.answers import (
 )
 from elision.middleware.engines.upstream.bodies import LengthField, body_of, check
 from elision.middleware.engines.upstream.offers import Offers
+from elision.middleware.engines.upstream.opening import Opening
 from elision.middleware.engines.upstream.pool import Pool, by
 from elision.middleware.engines.upstream.probing import Probe, Probing
+from elision.middleware.engines.upstream.ranking import (
+    question,
+    read_ranking,
+    read_tokens,
+    split_body,
+)
 from elision.middleware.engines.upstream.sse import Framer
 from elision.middleware.engines.upstream.wire import ReplyReader
+
+if TYPE_CHECKING:
+    from elision.middleware.engines.upstream.looping import TokenLoop
+    from elision.settings import Settings
 
 _SMALL_BODY_BYTES = 8_000_000
 _PROBE_S = 5.0
@@ -66,6 +77,8 @@ class RemoteEngine:
         probe: bool = True,
         private: bool = False,
         trusted: bool = False,
+        tokenizer: str | None = None,
+        settings: Settings | None = None,
     ) -> None:
         """Describe the upstream; nothing is sent yet.
 
@@ -84,6 +97,8 @@ class RemoteEngine:
             private: Whether the host's name may lead to a private address, and the URL be a
                 link-local one.
             trusted: See above.
+            tokenizer: The upstream's tokenizer, for `loop`: alias, hub id or folder.
+            settings: Cache and limits of `loop`; read when it is opened if None.
 
         Raises:
             ConfigError: If the address, the key or a time cannot be used.
@@ -101,6 +116,8 @@ class RemoteEngine:
         self._retries = retries
         self._pool = Pool(connect_s=connect_timeout_s, silence_s=timeout_s, private=private)
         self._probing = Probing(self._probe) if probe else None
+        self._tokenizer, self._settings = tokenizer, settings
+        self._opening = Opening(self._open_loop)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, model={self.model!r})"
@@ -180,7 +197,53 @@ class RemoteEngine:
         """End all requests and close every connection. Idempotent."""
         if self._probing is not None:
             await self._probing.aclose()
+        await self._opening.aclose()
         await self._pool.aclose()
+
+    async def loop(self) -> TokenLoop | None:
+        """Return an engine that decodes the upstream token by token; opened once, closed with this.
+
+        None without a tokenizer, or where the upstream does not tell its likeliest tokens.
+
+        Raises:
+            ConfigError: If the tokenizer cannot be loaded, or is not the upstream's.
+            ElisionError: If the upstream cannot be asked.
+        """
+        return None if self._tokenizer is None else await self._opening.ask()
+
+    async def next_scores(self, ids: Sequence[int], k: int) -> Sequence[tuple[int, float]]:
+        """Return the *k* likeliest tokens behind *ids*, likeliest first, with log-probabilities.
+
+        Raises:
+            UpstreamError: If it does not tell them by their numbers, or fails.
+            ContextLengthError: If the sequence is too long for it.
+            ElisionError: As `stream`.
+        """
+        route, body = question(ids, k, model=self.model, generate=self.offers.generate)
+        async with self._answer("POST", route, None, body=body) as response:
+            return read_ranking(await beginning(response, _SMALL_BODY_BYTES, None))
+
+    async def tokens_of(self, text: str) -> tuple[int, ...] | None:
+        """Return how the upstream splits *text*; None if it does not tell."""
+        body, deadline = split_body(text, model=self.model), from_now(_PROBE_S)
+        try:
+            async with self._answer("POST", "/tokenize", deadline, body=body) as response:
+                return read_tokens(await beginning(response, _SMALL_BODY_BYTES, deadline))
+        except NotFoundError:
+            return None
+
+    async def leave(self) -> None:
+        """Close what was opened on the running event loop."""
+        await self._pool.leave()
+
+    async def _open_loop(self) -> TokenLoop | None:
+        from elision.middleware.engines.upstream.looping import open_loop
+        from elision.settings import Settings
+
+        assert self._tokenizer is not None
+        await self.probe()
+        offers = None if self._probing is None else self.offers
+        return await open_loop(self, self._tokenizer, self._settings or Settings(), offers)
 
     @property
     def _seen(self) -> Offers | None:

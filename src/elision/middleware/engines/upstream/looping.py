@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import DynamicCache, PreTrainedTokenizerBase
 
+    from elision.middleware.engines.upstream.offers import Offers
     from elision.settings import Settings
 
 MOST_CANDIDATES: Final = 20
@@ -219,11 +220,13 @@ async def token_loop(
             not tell how it does.
         LexiconError: If nobody can say what its tokens write.
     """
-    loaded, ends = await asyncio.to_thread(_load, tokenizer, settings)
     k = min(n_candidates, MOST_CANDIDATES)
-    await _verify(engine, loaded, tokenizer)
-    if k < 1 or not await _tells(engine, loaded, k):
+    if k < 1:
         return None
+    loaded, ends = await asyncio.to_thread(_load, tokenizer, settings)
+    if not await _tells(engine, loaded, k):
+        return None
+    await _verify(engine, loaded, tokenizer)
     limit = n_context or min(loaded.model_max_length, 10**9)
     asker = Asker(engine.next_scores, k=k, leave=engine.leave)
     model = UpstreamModel(
@@ -241,11 +244,36 @@ async def token_loop(
     )
 
 
+async def open_loop(
+    engine: Upstream, tokenizer: str, settings: Settings, offers: Offers | None
+) -> TokenLoop | None:
+    """Return a loop over *engine* with as many candidates as it *offers*; see `token_loop`.
+
+    Args:
+        engine: The upstream.
+        tokenizer: See `token_loop`.
+        settings: See `token_loop`.
+        offers: What the upstream was seen to do; None if it was not asked.
+    """
+    if offers is None:
+        return await token_loop(engine, tokenizer, settings)
+    most = offers.n_text_logprobs if offers.prompt_ids else 0
+    return await token_loop(
+        engine,
+        tokenizer,
+        settings,
+        n_candidates=offers.n_logprobs if offers.generate else most,
+        n_context=offers.max_model_len,
+    )
+
+
 async def _tells(engine: Upstream, tokenizer: PreTrainedTokenizerBase, k: int) -> bool:
     """Return whether likeliest tokens come with numbers: asked for, for few servers say so."""
     try:
         return bool(await engine.next_scores(_split(tokenizer, PROBE)[:4], k))
     except ElisionError as exc:
+        if exc.retryable:
+            raise
         _log.info("%s tells no likeliest tokens (%s)", engine.name, type(exc).__name__)
         return False
 

@@ -84,6 +84,12 @@ class Pool:
             loop, line = self._lines.popitem()
             await line.close(loop)
 
+    async def leave(self) -> None:
+        """End every request of the running event loop, close its connections."""
+        loop = asyncio.get_running_loop()
+        if (line := self._lines.pop(loop, None)) is not None:
+            await line.close(loop)
+
     async def _line(self) -> _Line:
         if self._closed:
             raise EngineError("the engine is closed")

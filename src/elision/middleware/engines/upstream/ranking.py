@@ -15,6 +15,21 @@ _NOWHERE: Final = -9000.0
 _NAME: Final = "token_id:"
 
 
+def question(ids: Sequence[int], k: int, *, model: str, generate: bool) -> tuple[str, bytes]:
+    """Return route and body that ask for the *k* likeliest tokens behind *ids*.
+
+    Args:
+        ids: The sequence.
+        k: Tokens wanted.
+        model: The upstream's name for its model.
+        generate: Whether vLLM's route from ids to ids is open: it is the faster one as soon as
+            several ask at a time.
+    """
+    if generate:
+        return "/inference/v1/generate", generate_body(ids, k, model=model)
+    return "completions", completion_body(ids, k, model=model)
+
+
 def generate_body(ids: Sequence[int], k: int, *, model: str) -> bytes:
     """Return what vLLM's ``/inference/v1/generate`` is asked for the *k* likeliest behind *ids*.
 
@@ -46,7 +61,7 @@ def read_ranking(body: bytes) -> tuple[tuple[int, float], ...]:
     try:
         logprobs = orjson.loads(body)["choices"][0]["logprobs"]
         found = dict(_entries(logprobs))
-    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, ValueError):
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):  # of JSON, another
         found = {}
     kept = [(token, logp) for token, logp in found.items() if _NOWHERE < logp <= 1e-3]
     if not kept:
@@ -68,6 +83,11 @@ def _number(name: str) -> int:
     if not name.startswith(_NAME):
         raise ValueError("a token is told by its text")
     return int(name.removeprefix(_NAME))
+
+
+def split_body(text: str, *, model: str) -> bytes:
+    """Return what ``/tokenize`` is asked, as vLLM calls the text and as llama-server does."""
+    return orjson.dumps({"model": model, "prompt": text, "content": text})
 
 
 def read_tokens(body: bytes) -> tuple[int, ...] | None:

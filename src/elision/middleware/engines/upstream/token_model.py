@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from elision.errors import UpstreamError
 from elision.lexicon import TokenizerLexicon
 from elision.middleware.engines.cache import GrowingLayer
 from elision.middleware.engines.causal import CausalModel
+from elision.middleware.engines.hesitation import SAMPLE
 from elision.middleware.engines.upstream.asking import Asker, Question, Ticket
 from elision.middleware.speculation.masks import Windows
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from elision.middleware.engines.upstream.asking import Scores
+
+MOST_SAMPLED: Final = 64
+"""Positions of the sample that are asked for, evenly spread."""
 
 
 class TokensLayer(GrowingLayer):  # type: ignore[no-untyped-call] # its base registers itself
@@ -124,7 +129,7 @@ class _Forward:
 def new_cache(ticket: Ticket) -> DynamicCache:
     """Return an empty cache for the request of *ticket*."""
     cache = DynamicCache()
-    cache.layers = [TokensLayer(ticket)]
+    cast("Any", cache).layers = [TokensLayer(ticket)]
     return cache
 
 
@@ -165,6 +170,19 @@ class UpstreamModel(CausalModel):
         self.asker = asker
         self.model = cast("Any", _Forward(asker, self.vocab_size))
         self._window = Windows()
+
+    @cached_property
+    def entropies(self) -> Tensor:
+        """How hesitant it is along `SAMPLE`, in nats, rising; asked for once.
+
+        Of what is unknown nothing is counted, so each is a little less than it should be.
+        """
+        ids = cast("list[int]", self.tokenizer(SAMPLE)["input_ids"])[: self.n_context]
+        ends, ticket = range(len(ids), 0, -math.ceil(len(ids) / MOST_SAMPLED)), Ticket()
+        found = self.asker.ask([Question(tuple(ids[:end]), ticket) for end in ends])
+        logps = [torch.tensor([logp for _, logp in scores]) for scores in found]
+        nats = [float(torch.special.entr(row.softmax(-1)).sum()) for row in logps]
+        return torch.tensor(nats).sort().values
 
     def new_cache(self, *, full: bool = False) -> DynamicCache:
         """Return an empty cache of nobody's; see `cache_for`."""
