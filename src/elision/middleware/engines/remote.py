@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import orjson
 from pydantic import SecretStr
 
-from elision.contract import Capability, Delta, Lexicon, Plan
+from elision.contract import Capability, Delta, Lexicon, Plan, Request
 from elision.errors import CapabilityError, ConfigError, NotFoundError, UpstreamError
 from elision.middleware.engines.upstream.addresses import checked_key, checked_url
 from elision.middleware.engines.upstream.answers import (
@@ -37,6 +38,7 @@ from elision.middleware.engines.upstream.ranking import (
     read_tokens,
     split_body,
 )
+from elision.middleware.engines.upstream.relaying import Relayed, relayed_body
 from elision.middleware.engines.upstream.sse import Framer
 from elision.middleware.engines.upstream.wire import ReplyReader
 
@@ -192,6 +194,19 @@ class RemoteEngine:
         except (orjson.JSONDecodeError, KeyError, TypeError):
             failure = UpstreamError(f"the upstream's list of models, {len(body)} bytes, is none")
         raise failure
+
+    def relay(self, request: Request, body: Mapping[str, Any], *, stream: bool) -> Relayed:
+        """Return the upstream's answer to *body*, to be handed on as it comes; not asked for yet.
+
+        Args:
+            request: *body*, read.
+            body: As a caller sent it; the model's name becomes the upstream's, ``elision`` stays.
+            stream: Whether it wants a stream.
+        """
+        data = relayed_body(body, model=self.model)
+        route = "chat/completions" if request.kind == "chat" else "completions"
+        ask = partial(self._answer, "POST", route, body=data)
+        return Relayed(ask, stream=stream, timeout_s=request.timeout_s)
 
     async def aclose(self) -> None:
         """End all requests and close every connection. Idempotent."""
