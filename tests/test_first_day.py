@@ -159,7 +159,13 @@ def test_nor_do_two_hundred_samples(sdk: Client, settings: Settings, forgotten: 
     assert [text for text in texts if leaks(text)] == []
 
 
-@pytest.mark.parametrize("spelling", RESPELLED)
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        name if name in {"spaced", "zero-width"} else pytest.param(name, marks=pytest.mark.slow)
+        for name in RESPELLED
+    ],
+)
 def test_nor_in_other_spellings_when_the_prompt_demands_them(
     api: openai.OpenAI, forgotten: str, spelling: str
 ) -> None:
@@ -232,7 +238,10 @@ def test_the_same_conversation_is_the_same_by_every_way_in(
     assert not leaks(replies["SDK"])
 
 
-@pytest.mark.parametrize("action", ["restrict", "redact", "refuse"])
+@pytest.mark.parametrize(
+    "action",
+    ["restrict", *(pytest.param(name, marks=pytest.mark.slow) for name in ("redact", "refuse"))],
+)
 def test_a_plain_upstream_can_be_guarded_from_outside(
     gateway: str, tmp_path: Path, action: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from elision.testing.models import Architecture, tiny_model
 from elision.testing.tokenizers import byte_tokenizer
 
 from .slow_branches import slow_adjusted
-from .test_drafting import SAMPLED, causal, free
+from .test_drafting import SAMPLED, causal, free, lengths
 from .test_rewind import Every, back_to
 
 OTHER = Tokens(tuple(range(40, 60)))
@@ -66,9 +67,10 @@ async def decode(engine: LocalEngine, plan: Plan, **changes: Any) -> Completion:
     return await collect(engine.stream(replace(plan, **changes)))
 
 
-def slow_reply(architecture: Architecture, plan: Plan, n: int) -> tuple[list[int], list[float]]:
+@cache
+def slow_reply(architecture: Architecture, name: str) -> tuple[list[int], list[float]]:
     """Decode greedily, every score recomputed; return the tokens and their log-probabilities."""
-    model = causal(architecture)
+    model, plan = causal(architecture), free(*RECIPES[name])
     prompt = model.render(plan.request).ids
     context = Context(
         lexicon=model.lexicon,
@@ -80,7 +82,7 @@ def slow_reply(architecture: Architecture, plan: Plan, n: int) -> tuple[list[int
     )
     tokens, logprobs = list[int](), list[float]()
     others = {"amateur": amateur(architecture).model}
-    for _ in range(n):
+    for _ in range(N_STEPS):
         scores = slow_adjusted(model.model, plan.recipes, context, tuple(tokens), others)
         tokens.append(int(scores.argmax()))
         logprobs.append(float(scores.log_softmax(-1)[tokens[-1]]))
@@ -90,25 +92,21 @@ def slow_reply(architecture: Architecture, plan: Plan, n: int) -> tuple[list[int
 # --- the same as a recompute ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("speculation", ["off", "force"])
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-async def test_a_reply_is_that_of_a_slow_recompute(
-    architecture: Architecture, name: str, speculation: Any
-) -> None:
+async def test_a_reply_is_that_of_a_slow_recompute(architecture: Architecture, name: str) -> None:
     wanted = free(*RECIPES[name], max_tokens=N_STEPS, logprobs=0)
-    tokens, logprobs = slow_reply(architecture, wanted, N_STEPS)
+    tokens, logprobs = slow_reply(architecture, name)
     engine = engine_for(architecture)
+    lexicon = causal(architecture).lexicon
     try:
-        await decode(engine, wanted, speculation=speculation, reuse=True)
-        done = await decode(engine, wanted, speculation=speculation, reuse=True)
+        for speculation in ("off", "off", "force", "force"):
+            done = await decode(engine, wanted, speculation=speculation, reuse=True)
+            entries = done.choices[0].logprobs
+            assert b"".join(e.data for e in entries) == b"".join(map(lexicon.bytes_of, tokens))
+            assert [e.logprob for e in entries] == pytest.approx(logprobs, abs=1e-4)
     finally:
         await engine.aclose()
-    entries = done.choices[0].logprobs
-    assert b"".join(e.data for e in entries) == b"".join(
-        causal(architecture).lexicon.bytes_of(token) for token in tokens
-    )
-    assert [e.logprob for e in entries] == pytest.approx(logprobs, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -117,7 +115,7 @@ async def test_a_given_answer_is_scored_as_it_would_be_written(
     architecture: Architecture, name: str
 ) -> None:
     wanted = free(*RECIPES[name], max_tokens=N_STEPS)
-    tokens, logprobs = slow_reply(architecture, wanted, N_STEPS)
+    tokens, logprobs = slow_reply(architecture, name)
     engine = engine_for(architecture)
     scored = replace(wanted, request=replace(wanted.request, answer=tuple(tokens)))
     try:
@@ -159,12 +157,13 @@ def slow_windowed(plan: Plan, options: dict[str, Any]) -> str:
 # --- with everything else ------------------------------------------------------------------------
 
 
+@lengths
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_drafted_reply_is_the_plain_reply_under_every_branch(name: str) -> None:
+def test_a_drafted_reply_is_the_plain_reply_under_every_branch(name: str, length: int) -> None:
     check_drafted_equals_plain(
         engine_for,
-        free(*RECIPES[name], logprobs=1),
-        free(*RECIPES[name], sampling=SAMPLED, n=2),
+        free(*RECIPES[name], max_tokens=length, logprobs=1),
+        free(*RECIPES[name], max_tokens=length, sampling=SAMPLED, n=2),
     )
 
 

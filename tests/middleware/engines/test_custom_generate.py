@@ -36,8 +36,14 @@ def generate(model: Any, ids: torch.Tensor = PROMPT, *, seed: int = 0, **options
     return model.generate(ids, **asked)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", SAMPLING)
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [
+        pytest.param(a, n, marks=() if a == "llama" or n == "all" else pytest.mark.slow)
+        for a in ARCHITECTURES
+        for n in SAMPLING
+    ],
+)
 def test_the_tokens_are_those_of_generate(architecture: Architecture, name: str) -> None:
     model, recycling = tiny(architecture), elision.recycling(speculation="force")
     for seed in (0, 1, 2):

@@ -23,6 +23,8 @@ from elision.testing.tokenizers import byte_tokenizer
 from .test_rewind import Every, back_to, plan
 
 SAMPLED = {"temperature": 0.8, "seed": 3}
+lengths = pytest.mark.parametrize("length", [16, pytest.param(48, marks=pytest.mark.slow)])
+"""Of the replies to compare, in tokens."""
 
 
 def causal(architecture: Architecture = "llama", **options: Any) -> CausalModel:
@@ -53,25 +55,31 @@ def free(*recipes: Recipe, **fields: Any) -> Plan:
 # --- law 3 ---------------------------------------------------------------------------------------
 
 
+@lengths
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_drafted_reply_is_the_plain_reply_on_every_tiny_model(architecture: Architecture) -> None:
+def test_a_drafted_reply_is_the_plain_reply_on_every_tiny_model(
+    architecture: Architecture, length: int
+) -> None:
     check_drafted_equals_plain(
         lambda: LocalEngine(causal(architecture)),
-        free(logprobs=2),
-        free(sampling=SAMPLED),
-        free(sampling={**SAMPLED, "rng": "torch"}),
-        free(sampling={**SAMPLED, "top_p": 0.9, "repetition_penalty": 1.2}, n=2),
+        free(max_tokens=length, logprobs=2),
+        free(max_tokens=length, sampling=SAMPLED),
+        free(max_tokens=length, sampling={**SAMPLED, "rng": "torch"}),
+        free(max_tokens=length, sampling={**SAMPLED, "top_p": 0.9, "repetition_penalty": 1.2}, n=2),
         free(max_tokens=1),
     )
 
 
+@lengths
 @pytest.mark.parametrize("name", INTERVENTIONS)
-def test_a_drafted_reply_is_the_plain_reply_under_every_intervention(name: str) -> None:
+def test_a_drafted_reply_is_the_plain_reply_under_every_intervention(
+    name: str, length: int
+) -> None:
     recipe = INTERVENTIONS[name]()
     check_drafted_equals_plain(
         assisted,
-        free(recipe, max_tokens=20),
-        free(recipe, max_tokens=20, sampling=SAMPLED, logprobs=1),
+        free(recipe, max_tokens=length),
+        free(recipe, max_tokens=length, sampling=SAMPLED, logprobs=1),
     )
 
 

@@ -215,21 +215,26 @@ def test_a_second_engine_of_a_process_is_packed_alike() -> None:
 
 
 @pytest.mark.model
-def test_smollm2_decides_as_its_plain_form_does(smollm2_dir: Path) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "most"),
+    [(torch.float32, 5e-4), pytest.param(torch.bfloat16, 0.5, marks=pytest.mark.slow)],
+)
+def test_smollm2_decides_as_its_plain_form_does(
+    smollm2_dir: Path, dtype: torch.dtype, most: float
+) -> None:
     from transformers import AutoModelForCausalLM
 
-    for dtype, most in ((torch.float32, 5e-4), (torch.bfloat16, 0.5)):
-        model: Any = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=dtype).eval()
-        ids = torch.arange(1000, 1048)[None]
+    model: Any = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=dtype).eval()
+    ids = torch.arange(1000, 1048)[None]
+    with torch.inference_mode():
+        wanted = model(ids).logits.float()
+        pack_(model)
+        mine = model(ids).logits.float()
+    assert (mine - wanted).abs().max() < most
+    shapes = {(m.in_features, m.out_features): m for m in packed_of(model)}
+    assert shapes, "nothing was packed"
+    for layer in shapes.values():
+        rows = noise((17, layer.in_features), 0).to(dtype)
         with torch.inference_mode():
-            wanted = model(ids).logits.float()
-            pack_(model)
-            mine = model(ids).logits.float()
-        assert (mine - wanted).abs().max() < most
-        shapes = {(m.in_features, m.out_features): m for m in packed_of(model)}
-        assert shapes, "nothing was packed"
-        for layer in shapes.values():
-            rows = noise((17, layer.in_features), 0).to(dtype)
-            with torch.inference_mode():
-                whole = layer(rows)
-                assert all(torch.equal(layer(rows[:n]), whole[:n]) for n in range(1, 17))
+            whole = layer(rows)
+            assert all(torch.equal(layer(rows[:n]), whole[:n]) for n in range(1, 17))

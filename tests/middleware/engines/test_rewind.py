@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -178,6 +178,7 @@ async def test_what_follows_a_rewind_is_what_a_fresh_engine_would_say(
             assert mended[at] == int(letters(row).argmax())
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 7), st.integers(0, 5), st.booleans())
 def test_any_rewind_streams_what_it_collects_and_ends_within_its_length(
     to: int, retries: int, sampled: bool
