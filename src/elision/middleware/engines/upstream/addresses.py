@@ -52,7 +52,9 @@ class PublicResolver(ThreadedResolver):
 def is_public(address: Address) -> bool:
     """Return whether *address* is a machine on the public net, no matter how it is wrapped."""
     inner = _unwrapped(address)
-    return inner.is_global and not inner.is_multicast and inner not in _METADATA
+    if inner.is_multicast or inner in _METADATA:
+        return False
+    return inner.is_global and not (isinstance(inner, IPv6Address) and inner.is_site_local)
 
 
 def checked_url(url: str, *, private: bool = False) -> str:
@@ -72,6 +74,8 @@ def checked_url(url: str, *, private: bool = False) -> str:
         raise ConfigError("base_url must begin with http:// or https:// and name a host")
     if parts.query or parts.fragment:
         raise ConfigError("base_url holds a query or a fragment; leave it out")
+    if parts.hostname.replace(".", "").isdigit() and _address(parts.hostname) is None:
+        raise ConfigError("base_url's host is neither a name nor an address of four numbers")
     if not private and _is_link_local(parts.hostname):
         raise ConfigError(
             "base_url is a link-local or metadata address; set upstream_private (private=True) "
@@ -101,7 +105,7 @@ def redirected(url: str, location: str) -> str:
     Raises:
         UpstreamError: If it leads elsewhere.
     """
-    old, new = _split(url), _split(urljoin(url, location))
+    old, new = _split(url), _split(_joined(url, location))
     same = (old.scheme, old.hostname, _port(old)) == (new.scheme, new.hostname, _port(new))
     secured = (old.scheme, _port(old), new.scheme, _port(new)) == ("http", 80, "https", 443)
     if not same and not (secured and old.hostname == new.hostname):
@@ -128,11 +132,22 @@ def _unwrapped(address: Address) -> Address:
 
 
 def _is_link_local(host: str) -> bool:
+    address = _address(host)
+    return address is not None and (address.is_link_local or address in _METADATA)
+
+
+def _address(host: str) -> Address | None:
     try:
-        address = _unwrapped(ip_address(host))
+        return _unwrapped(ip_address(host))
     except ValueError:
-        return False
-    return address.is_link_local or address in _METADATA
+        return None
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return ""
 
 
 def _port(parts: SplitResult) -> int | None:
