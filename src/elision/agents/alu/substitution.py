@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from secrets import choice
 from typing import Final
 
+from elision.agents.alu.name_parts import BEGINNINGS, ENDINGS, GIVEN
 from elision.agents.alu.overlay import overlaid, recoded
 from elision.agents.alu.pseudonyms import Digest, Part, Pseudonyms, is_plain
 from elision.agents.alu.revealing import Cover, Revealing
@@ -50,7 +52,10 @@ class Substitution:
 
     def reveal(self, reply: str) -> str:
         """Return *reply* with the names put back; ``that person`` where one must not stand."""
-        return reply if self._back is None else self._back.revealed(reply)
+        if self._back is None:
+            return reply
+        revealed = self._back.revealed(reply)  # also where nothing is hidden: it takes as long
+        return revealed if self.n_names else reply
 
 
 class Substituter:
@@ -79,15 +84,27 @@ class Substituter:
 
         Names are found in every spelling that `Checker` knows. Once a name was found, a word of it
         that stands alone counts for it too, wherever it stands. Case, separators and disguise stay.
+        Where none is found it takes about as long.
         """
         covers: dict[tuple[str, str], Cover] = {}
         hidden = [_with_text(m, lambda text: self._hidden(text, covers)) for m in messages]
         if not covers:
-            return Substitution(tuple(messages))
+            return self._idle(messages)
         lone = _Lone([*covers.values()])
         hidden = [_with_text(message, lone.hidden) for message in hidden]
         back = Revealing(tuple(covers.values()), self._may_say)
         return Substitution(tuple(hidden), len(covers), back)
+
+    def _idle(self, messages: Sequence[Message]) -> Substitution:
+        """Return *messages* as they are, after the work that hiding a name would have been."""
+        # A new name every time: of one that is known, half of the work would be remembered.
+        name = " ".join(choice(words).title() + choice(ENDINGS) for words in (GIVEN, BEGINNINGS))
+        cover = self._covered(ForgetTarget(title="-", kind="person", names=(name,)), name)
+        assert cover is not None
+        for message in messages:
+            _with_text(message, lambda text: self._hidden(text, {}))
+            _with_text(message, _Lone([cover]).hidden)
+        return Substitution(tuple(messages), 0, Revealing((cover,), self._may_say))
 
     def _may_say(self, text: str) -> bool:
         return self._checker.check_text(text).verdict == "allow"
