@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
+
+from elision.errors import ConfigError
 
 Role: TypeAlias = Literal["requester", "approver", "operator", "auditor", "service"]
 """What a key may do; `elision.middleware.gateway.roles` says which route asks for which."""
@@ -203,3 +206,26 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources, strongest first."""
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def read_config(kind: type[Config], given: Mapping[str, Any], *, name: str, page: str) -> Config:
+    """Return the settings of one part, given as an object of their own.
+
+    Args:
+        kind: What they must be.
+        given: The object.
+        name: The setting that holds it.
+        page: Where it is explained.
+
+    Raises:
+        ConfigError: If something there is unknown or out of range; which, never what it was.
+    """
+    try:
+        return kind.model_validate(dict(given))
+    except ValidationError as exc:
+        faults = exc.errors(include_url=False, include_context=False, include_input=False)
+    where = "; ".join(f"{name}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in faults)
+    raise ConfigError(f"a setting cannot be used: {where}; see {page}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from elision.agents.alu.config import AluConfig
 from elision.errors import ConfigError
 from elision.guards.register.register import Register
 from elision.middleware.agentic.agentic import Agentic
+from elision.middleware.alu.alu import Alu
 from elision.middleware.encoding import EncoderSource
 from elision.middleware.pipeline import Pipeline
 from elision.middleware.remembering import MemorySource, atlas_config, open_memory
+from elision.settings import read_config
 
 if TYPE_CHECKING:
     from elision.contract import Engine
@@ -51,8 +54,18 @@ def around(engine: Engine, settings: Settings) -> Pipeline:
         encoder=encoder,
         fail_mode=settings.fail_mode,
         agentic=Agentic(memory, atlas_config(settings)),
+        alu=Alu(alu_config(settings), commitment=register.commitment, encoder=encoder),
     )
     return pipeline
+
+
+def alu_config(settings: Settings) -> AluConfig:
+    """Return how replies are audited, as *settings* say in ``alu``.
+
+    Raises:
+        ConfigError: If something there is unknown or out of range; which, never what it was.
+    """
+    return read_config(AluConfig, settings.alu, name="alu", page="docs/methods/alu.md")
 
 
 def encoder_of(settings: Settings) -> EncoderSource | None:
@@ -99,4 +112,8 @@ def _remote(settings: Settings) -> Engine:
         model=settings.model,
         key=key.get_secret_value() if key else None,
         timeout_s=settings.upstream_timeout_s,
+        retries=settings.upstream_retries,
+        probe=settings.upstream_probe,
+        private=settings.upstream_private,
+        trusted=settings.upstream_trusted,
     )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from elision.encoders import Encoder
     from elision.guards.register.register import Register
     from elision.middleware.agentic.agentic import Agentic
+    from elision.middleware.alu.alu import Alu
     from elision.middleware.encoding import EncoderSource
 
 _audit = logging.getLogger("elision.audit")
@@ -54,6 +55,7 @@ class Pipeline:
         encoder: Where the sentence encoder comes from at first need; closed with the pipeline.
         fail_mode: See `Profile.fail_mode`.
         agentic: Works on requests of the profile ``agentic``; None: it is switched off.
+        alu: Audits replies of the profiles ``alu`` and ``discreet``; likewise.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Pipeline:
         encoder: EncoderSource | Encoder | None = None,
         fail_mode: FailMode = "closed",
         agentic: Agentic | None = None,
+        alu: Alu | None = None,
     ) -> None:
         self.register = register
         self.profile = profile_named(profile).name
@@ -77,7 +80,7 @@ class Pipeline:
         self._encoder = encoder
         self._guards = Guards(register, encoder if callable(encoder) else _same(encoder))
         self._conversations = Conversations()
-        self._starts = Starts(timeout_s=timeout_s)
+        self._starts = Starts(timeout_s=timeout_s, alu=alu)
         self._fail_mode: FailMode = fail_mode
         self._n_weakened = 0
         self._closed = False

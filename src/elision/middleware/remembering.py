@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from elision.errors import ConfigError, StoreError
+from elision.errors import StoreError
 from elision.middleware.screening import RegisterScreen
 
 if TYPE_CHECKING:
@@ -132,13 +132,8 @@ def atlas_config(settings: Settings) -> AtlasConfig:
     Raises:
         ConfigError: If something there is unknown or out of range; which, never what it was.
     """
-    from pydantic import ValidationError
-
     from elision.agents.atlas.config import AtlasConfig
+    from elision.settings import read_config
 
-    try:
-        return AtlasConfig.model_validate({"learning": settings.learning, **settings.atlas})
-    except ValidationError as exc:
-        faults = exc.errors(include_url=False, include_context=False, include_input=False)
-        where = "; ".join(f"atlas.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in faults)
-        raise ConfigError(f"a setting cannot be used: {where}; see docs/atlas.md") from exc
+    given = {"learning": settings.learning, **settings.atlas}
+    return read_config(AtlasConfig, given, name="atlas", page="docs/atlas.md")

@@ -7,17 +7,19 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from elision.contract import Capability, Delta, Engine, Plan, Request, in_order
+from elision.errors import NotFoundError
 from elision.guards.baselines.refusals import refusal_for
+from elision.middleware.alu.audited import Audited
 from elision.middleware.buffering import hold_all, judge_of
-from elision.middleware.holding.held import held_back
+from elision.middleware.holding.replies import guarded_replies
 from elision.middleware.paper import PaperGuards
 from elision.middleware.planning import Defence, check_speaks_only
 
 if TYPE_CHECKING:
+    from elision.middleware.alu.alu import Alu
     from elision.middleware.profiles import Profile
 
 REFUSAL: Final = "I can't help with that."
@@ -38,10 +40,12 @@ class Starts:
 
     Args:
         timeout_s: Deadline of requests that name none, in seconds.
+        alu: Audits replies of the profiles that say so; None: they are switched off.
     """
 
-    def __init__(self, *, timeout_s: float) -> None:
+    def __init__(self, *, timeout_s: float, alu: Alu | None = None) -> None:
         self._timeout_s = timeout_s
+        self._alu = alu
         self._papers = PaperGuards()
 
     async def begin(
@@ -63,11 +67,20 @@ class Starts:
     async def _way(
         self, engine: Engine, plan: Plan, defence: Defence
     ) -> AsyncGenerator[Delta, None]:
-        if has_scores(engine):
+        profile = defence.profile
+        if profile.alu != "off":
+            engine = Audited(engine, self._agents(profile), defence.rules, profile)
+        elif has_scores(engine):
             return engine.stream(await self._decoded(engine, plan, defence))
-        check_speaks_only(engine, defence.profile, plan.request)
-        hold = partial(defence.hold, plan.request)
-        return held_back(engine.stream(plan), plan.request, hold, refusal=plan.refusal)
+        check_speaks_only(engine, profile, plan.request)
+        return guarded_replies(engine, plan, defence, refusal=plan.refusal)
+
+    def _agents(self, profile: Profile) -> Alu:
+        if self._alu is None:
+            raise NotFoundError(
+                f"the profile {profile.name} is switched off here; choose another", param="model"
+            )
+        return self._alu
 
     async def _decoded(self, engine: Engine, plan: Plan, defence: Defence) -> Plan:
         """Return *plan* with everything that acts on scores."""
@@ -81,7 +94,8 @@ class Starts:
 
     def drop(self, tenant: str) -> int:
         """Forget what is kept for *tenant*; return how many things that were."""
-        return self._papers.drop(tenant)
+        audited = 0 if self._alu is None else self._alu.erase(tenant)
+        return self._papers.drop(tenant) + audited
 
 
 async def able(engine: Engine, profile: Profile, request: Request) -> Engine:
