@@ -14,8 +14,8 @@ serve: .venv/.serve ## Pull the model and serve it on 127.0.0.1:8000
 test: lint .venv/.pulled ## Everything but the tests marked slow or vllm
 	$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow and not vllm"
 
-test-slow: .venv/.pulled ## The tests marked slow
-	$(PY) -m pytest -q -m "slow and not vllm"
+test-slow: .venv/.pulled .venv-clients/.made ## The tests marked slow
+	ELISION_REQUIRE_CLIENTS=1 $(PY) -m pytest -q -m "slow and not vllm"
 
 lint: .venv/.dev
 	.venv/bin/ruff format --check src tests examples
@@ -31,7 +31,7 @@ wheel: .venv/.dev ## Build the wheel and run the fast tests against it, without 
 	.ci/wheel
 
 clean:
-	rm -rf .venv dist build
+	rm -rf .venv .venv-clients dist build
 
 .venv/bin/python:
 	python3 -m venv .venv
@@ -48,4 +48,9 @@ clean:
 .venv/.pulled: .venv/.dev
 	.venv/bin/elision pull smollm2-135m
 	.venv/bin/elision pull all-minilm-l6-v2
+	touch $@
+
+.venv-clients/.made: .ci/clients.txt ## Other people's clients, which some slow tests run
+	python3 -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
