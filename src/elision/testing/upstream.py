@@ -104,9 +104,13 @@ class ScriptedUpstream:
         """Connections that are open."""
         return len(self._lines)
 
+    def line(self) -> Line:
+        """Return the protocol of one connection, for servers at an address of your own."""
+        return Line(self._answer, self._lines)
+
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Line(self._answer, self._lines), "127.0.0.1", 0)
+        server = await loop.create_server(self.line, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         self._server = server
         if self.fault == "refused":
