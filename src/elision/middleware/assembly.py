@@ -8,7 +8,6 @@ from elision.agents.alu.config import AluConfig
 from elision.errors import ConfigError
 from elision.guards.register.register import Register
 from elision.middleware.agentic.agentic import Agentic
-from elision.middleware.alu.alu import Alu
 from elision.middleware.encoding import EncoderSource
 from elision.middleware.pipeline import Pipeline
 from elision.middleware.remembering import MemorySource, atlas_config, open_memory
@@ -54,18 +53,9 @@ def around(engine: Engine, settings: Settings) -> Pipeline:
         encoder=encoder,
         fail_mode=settings.fail_mode,
         agentic=Agentic(memory, atlas_config(settings)),
-        alu=Alu(alu_config(settings), commitment=register.commitment, encoder=encoder),
+        alu=read_config(AluConfig, settings.alu, name="alu", page="docs/methods/alu.md"),
     )
     return pipeline
-
-
-def alu_config(settings: Settings) -> AluConfig:
-    """Return how replies are audited, as *settings* say in ``alu``.
-
-    Raises:
-        ConfigError: If something there is unknown or out of range; which, never what it was.
-    """
-    return read_config(AluConfig, settings.alu, name="alu", page="docs/methods/alu.md")
 
 
 def encoder_of(settings: Settings) -> EncoderSource | None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from elision.agents.alu.config import AluConfig
 from elision.contract import (
     Delta,
     Engine,
@@ -24,6 +25,7 @@ from elision.contract import (
 )
 from elision.errors import ElisionError, GuardError, NotFoundError
 from elision.guards.baselines.guardrail import with_guardrail
+from elision.middleware.alu.alu import Alu
 from elision.middleware.asks import check_asks
 from elision.middleware.conversations import Conversations
 from elision.middleware.enforcement import Enforcement
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from elision.encoders import Encoder
     from elision.guards.register.register import Register
     from elision.middleware.agentic.agentic import Agentic
-    from elision.middleware.alu.alu import Alu
     from elision.middleware.encoding import EncoderSource
 
 _audit = logging.getLogger("elision.audit")
@@ -55,7 +56,7 @@ class Pipeline:
         encoder: Where the sentence encoder comes from at first need; closed with the pipeline.
         fail_mode: See `Profile.fail_mode`.
         agentic: Works on requests of the profile ``agentic``; None: it is switched off.
-        alu: Audits replies of the profiles ``alu`` and ``discreet``; likewise.
+        alu: How replies of the profiles ``alu`` and ``discreet`` are audited; None: by default.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Pipeline:
         encoder: EncoderSource | Encoder | None = None,
         fail_mode: FailMode = "closed",
         agentic: Agentic | None = None,
-        alu: Alu | None = None,
+        alu: AluConfig | None = None,
     ) -> None:
         self.register = register
         self.profile = profile_named(profile).name
@@ -78,9 +79,11 @@ class Pipeline:
         self._timeout_s = timeout_s
         self._engines = dict(engines)
         self._encoder = encoder
-        self._guards = Guards(register, encoder if callable(encoder) else _same(encoder))
+        asked = encoder if callable(encoder) else _same(encoder)
+        self._guards = Guards(register, asked)
         self._conversations = Conversations()
-        self._starts = Starts(timeout_s=timeout_s, alu=alu)
+        agents = Alu(alu or AluConfig(), commitment=register.commitment, encoder=asked)
+        self._starts = Starts(timeout_s=timeout_s, alu=agents)
         self._fail_mode: FailMode = fail_mode
         self._n_weakened = 0
         self._closed = False

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from elision.contract import Capability, Delta, Engine, Plan, Request, in_order
-from elision.errors import NotFoundError
 from elision.guards.baselines.refusals import refusal_for
 from elision.middleware.alu.audited import Audited
 from elision.middleware.buffering import hold_all, judge_of
@@ -40,10 +39,10 @@ class Starts:
 
     Args:
         timeout_s: Deadline of requests that name none, in seconds.
-        alu: Audits replies of the profiles that say so; None: they are switched off.
+        alu: Audits replies of the profiles that say so.
     """
 
-    def __init__(self, *, timeout_s: float, alu: Alu | None = None) -> None:
+    def __init__(self, *, timeout_s: float, alu: Alu) -> None:
         self._timeout_s = timeout_s
         self._alu = alu
         self._papers = PaperGuards()
@@ -69,18 +68,11 @@ class Starts:
     ) -> AsyncGenerator[Delta, None]:
         profile = defence.profile
         if profile.alu != "off":
-            engine = Audited(engine, self._agents(profile), defence.rules, profile)
+            engine = Audited(engine, self._alu, defence.rules, profile)
         elif has_scores(engine):
             return engine.stream(await self._decoded(engine, plan, defence))
         check_speaks_only(engine, profile, plan.request)
         return guarded_replies(engine, plan, defence, refusal=plan.refusal)
-
-    def _agents(self, profile: Profile) -> Alu:
-        if self._alu is None:
-            raise NotFoundError(
-                f"the profile {profile.name} is switched off here; choose another", param="model"
-            )
-        return self._alu
 
     async def _decoded(self, engine: Engine, plan: Plan, defence: Defence) -> Plan:
         """Return *plan* with everything that acts on scores."""
@@ -94,8 +86,7 @@ class Starts:
 
     def drop(self, tenant: str) -> int:
         """Forget what is kept for *tenant*; return how many things that were."""
-        audited = 0 if self._alu is None else self._alu.erase(tenant)
-        return self._papers.drop(tenant) + audited
+        return self._papers.drop(tenant) + self._alu.erase(tenant)
 
 
 async def able(engine: Engine, profile: Profile, request: Request) -> Engine:
