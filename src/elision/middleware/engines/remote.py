@@ -17,7 +17,7 @@ import orjson
 from pydantic import SecretStr
 
 from elision.contract import Capability, Delta, Lexicon, Plan, Request
-from elision.errors import CapabilityError, ConfigError, NotFoundError, UpstreamError
+from elision.errors import CapabilityError, ConfigError, UpstreamError
 from elision.middleware.engines.upstream.addresses import checked_key, checked_url
 from elision.middleware.engines.upstream.answers import (
     Asked,
@@ -32,12 +32,7 @@ from elision.middleware.engines.upstream.offers import Offers
 from elision.middleware.engines.upstream.opening import Opening
 from elision.middleware.engines.upstream.pool import Pool, by
 from elision.middleware.engines.upstream.probing import Probe, Probing
-from elision.middleware.engines.upstream.ranking import (
-    question,
-    read_ranking,
-    read_tokens,
-    split_body,
-)
+from elision.middleware.engines.upstream.ranking import ranking_of, tokens_of
 from elision.middleware.engines.upstream.relaying import Relayed, relayed_body
 from elision.middleware.engines.upstream.sse import Framer
 from elision.middleware.engines.upstream.wire import ReplyReader
@@ -118,8 +113,7 @@ class RemoteEngine:
         self._retries = retries
         self._pool = Pool(connect_s=connect_timeout_s, silence_s=timeout_s, private=private)
         self._probing = Probing(self._probe) if probe else None
-        self._tokenizer, self._settings = tokenizer, settings
-        self._opening = Opening(self._open_loop)
+        self._opening = Opening(self, tokenizer, settings)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, model={self.model!r})"
@@ -224,41 +218,25 @@ class RemoteEngine:
             ConfigError: If the tokenizer cannot be loaded, or is not the upstream's.
             ElisionError: If the upstream cannot be asked.
         """
-        return None if self._tokenizer is None else await self._opening.ask()
+        return await self._opening.ask()
 
     async def next_scores(self, ids: Sequence[int], k: int) -> Sequence[tuple[int, float]]:
         """Return the *k* likeliest tokens behind *ids*, likeliest first, with log-probabilities.
 
         Raises:
-            UpstreamError: If it does not tell them by their numbers, or fails.
-            ContextLengthError: If the sequence is too long for it.
+            UpstreamError: If it does not tell them by their numbers.
             ElisionError: As `stream`.
         """
-        route, body = question(ids, k, model=self.model, generate=self.offers.generate)
-        async with self._answer("POST", route, None, body=body) as response:
-            return read_ranking(await beginning(response, _SMALL_BODY_BYTES, None))
+        generate = self.offers.generate
+        return await ranking_of(self._answer, ids, k, model=self.model, generate=generate)
 
     async def tokens_of(self, text: str) -> tuple[int, ...] | None:
         """Return how the upstream splits *text*; None if it does not tell."""
-        body, deadline = split_body(text, model=self.model), from_now(_PROBE_S)
-        try:
-            async with self._answer("POST", "/tokenize", deadline, body=body) as response:
-                return read_tokens(await beginning(response, _SMALL_BODY_BYTES, deadline))
-        except NotFoundError:
-            return None
+        return await tokens_of(self._answer, text, model=self.model)
 
     async def leave(self) -> None:
         """Close what was opened on the running event loop."""
         await self._pool.leave()
-
-    async def _open_loop(self) -> TokenLoop | None:
-        from elision.middleware.engines.upstream.looping import open_loop
-        from elision.settings import Settings
-
-        assert self._tokenizer is not None
-        await self.probe()
-        offers = None if self._probing is None else self.offers
-        return await open_loop(self, self._tokenizer, self._settings or Settings(), offers)
 
     @property
     def _seen(self) -> Offers | None:

@@ -24,6 +24,7 @@ from elision.middleware.engines.local import LocalEngine
 from elision.middleware.engines.prefixes import PrefixCache
 from elision.middleware.engines.station import Station
 from elision.middleware.engines.upstream.asking import Asker, Ticket
+from elision.middleware.engines.upstream.offers import Offers
 from elision.middleware.engines.upstream.token_model import UpstreamModel
 from elision.middleware.engines.worker import Worker
 from elision.middleware.models.pull import pull, pulled
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import DynamicCache, PreTrainedTokenizerBase
 
-    from elision.middleware.engines.upstream.offers import Offers
     from elision.settings import Settings
 
 MOST_CANDIDATES: Final = 20
@@ -245,7 +245,7 @@ async def token_loop(
 
 
 async def open_loop(
-    engine: Upstream, tokenizer: str, settings: Settings, offers: Offers | None
+    engine: Upstream, tokenizer: str, settings: Settings, offers: Offers
 ) -> TokenLoop | None:
     """Return a loop over *engine* with as many candidates as it *offers*; see `token_loop`.
 
@@ -253,9 +253,9 @@ async def open_loop(
         engine: The upstream.
         tokenizer: See `token_loop`.
         settings: See `token_loop`.
-        offers: What the upstream was seen to do; None if it was not asked.
+        offers: What the upstream was seen to do. If that is nothing, nobody has asked: it is tried.
     """
-    if offers is None:
+    if offers == Offers():
         return await token_loop(engine, tokenizer, settings)
     most = offers.n_text_logprobs if offers.prompt_ids else 0
     return await token_loop(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from elision.settings import Settings
+
 if TYPE_CHECKING:
+    from elision.middleware.engines.remote import RemoteEngine
     from elision.middleware.engines.upstream.looping import TokenLoop
 
 
@@ -16,13 +18,19 @@ class Opening:
     What fails is tried again by the next who asks; that there is none is remembered.
 
     Args:
-        begin: Opens it; returns None if there is none.
+        engine: Over which.
+        tokenizer: The upstream's: alias, hub id or folder; without one there is no loop.
+        settings: Cache and limits; None reads them when it is opened.
     """
 
-    def __init__(self, begin: Callable[[], Awaitable[TokenLoop | None]]) -> None:
-        self._begin = begin
+    def __init__(
+        self, engine: RemoteEngine, tokenizer: str | None, settings: Settings | None
+    ) -> None:
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._settings = settings
         self._loop: TokenLoop | None = None
-        self._is_known = False
+        self._is_known = tokenizer is None
         self._running: asyncio.Task[None] | None = None
 
     async def ask(self) -> TokenLoop | None:
@@ -56,3 +64,12 @@ class Opening:
             await found.aclose()
         elif not self._is_known:
             self._loop, self._is_known = found, True
+
+    async def _begin(self) -> TokenLoop | None:
+        # Not before: torch is a guest, and most upstreams are never looped over.
+        from elision.middleware.engines.upstream.looping import open_loop
+
+        assert self._tokenizer is not None
+        await self._engine.probe()
+        settings = self._settings or Settings()
+        return await open_loop(self._engine, self._tokenizer, settings, self._engine.offers)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, TypeAlias
 
+import aiohttp
 import orjson
 
-from elision.errors import UpstreamError
+from elision.errors import NotFoundError, UpstreamError
+from elision.middleware.engines.upstream.answers import beginning, from_now
+
+Answer: TypeAlias = Callable[..., AbstractAsyncContextManager[aiohttp.ClientResponse]]
+
+_LONGEST_BYTES: Final = 1_000_000
+_TOKENS_S: Final = 5.0
 
 _NOWHERE: Final = -9000.0
 """vLLM writes -9999 where JSON has no minus infinity."""
@@ -15,19 +23,40 @@ _NOWHERE: Final = -9000.0
 _NAME: Final = "token_id:"
 
 
-def question(ids: Sequence[int], k: int, *, model: str, generate: bool) -> tuple[str, bytes]:
-    """Return route and body that ask for the *k* likeliest tokens behind *ids*.
+async def ranking_of(
+    answer: Answer, ids: Sequence[int], k: int, *, model: str, generate: bool
+) -> tuple[tuple[int, float], ...]:
+    """Return the *k* likeliest tokens behind *ids*, likeliest first, with log-probabilities.
 
     Args:
+        answer: Lends the upstream's answer to method, route, deadline and body.
         ids: The sequence.
         k: Tokens wanted.
         model: The upstream's name for its model.
         generate: Whether vLLM's route from ids to ids is open: it is the faster one as soon as
             several ask at a time.
+
+    Raises:
+        UpstreamError: If they are not told by their numbers.
     """
+    route, body = "completions", completion_body(ids, k, model=model)
     if generate:
-        return "/inference/v1/generate", generate_body(ids, k, model=model)
-    return "completions", completion_body(ids, k, model=model)
+        route, body = "/inference/v1/generate", generate_body(ids, k, model=model)
+    async with answer("POST", route, None, body=body) as response:
+        return read_ranking(await beginning(response, _LONGEST_BYTES, None))
+
+
+async def tokens_of(answer: Answer, text: str, *, model: str) -> tuple[int, ...] | None:
+    """Return how an upstream splits *text*; None if it does not tell.
+
+    ``/tokenize`` is asked with the names that vLLM and llama-server have for the text.
+    """
+    body, deadline = {"model": model, "prompt": text, "content": text}, from_now(_TOKENS_S)
+    try:
+        async with answer("POST", "/tokenize", deadline, body=orjson.dumps(body)) as response:
+            return read_tokens(await beginning(response, _LONGEST_BYTES, deadline))
+    except NotFoundError:
+        return None
 
 
 def generate_body(ids: Sequence[int], k: int, *, model: str) -> bytes:
@@ -83,11 +112,6 @@ def _number(name: str) -> int:
     if not name.startswith(_NAME):
         raise ValueError("a token is told by its text")
     return int(name.removeprefix(_NAME))
-
-
-def split_body(text: str, *, model: str) -> bytes:
-    """Return what ``/tokenize`` is asked, as vLLM calls the text and as llama-server does."""
-    return orjson.dumps({"model": model, "prompt": text, "content": text})
 
 
 def read_tokens(body: bytes) -> tuple[int, ...] | None:
