@@ -151,6 +151,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             Profile(
                 name="discreet",
                 summary="As alu, and neither words nor time tell what is registered.",
+                semantic=False,  # a refused prompt would tell; the agents read for meaning
                 speculation="off",
                 reuse=False,
                 buffered=True,
