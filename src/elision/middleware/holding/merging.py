@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 _T = TypeVar("_T")
 
@@ -21,37 +21,39 @@ async def merged(streams: Sequence[AsyncGenerator[_T, None]]) -> AsyncGenerator[
             async for item in source:
                 yield item
         return
-    queue: asyncio.Queue[_T | _End] = asyncio.Queue(maxsize=1)
+    queue: asyncio.Queue[_Came[_T]] = asyncio.Queue()
     tasks = [asyncio.create_task(_pump(stream, queue)) for stream in streams]
     try:
         n_open = len(streams)
         while n_open:
             came = await queue.get()
-            if not isinstance(came, _End):
-                yield came
-                continue
-            n_open -= 1
             if came.error is not None:
                 raise came.error
+            n_open -= not came.items
+            for item in came.items:
+                yield item
+            came.taken.release()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _End:
-    """The end of one stream."""
+class _Came(NamedTuple, Generic[_T]):
+    """A piece of one stream; or its end, if there is none in it."""
 
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error
+    items: tuple[_T, ...]
+    taken: asyncio.Semaphore
+    error: Exception | None = None
 
 
-async def _pump(stream: AsyncGenerator[_T, None], queue: asyncio.Queue[_T | _End]) -> None:
-    error = None
+async def _pump(stream: AsyncGenerator[_T, None], queue: asyncio.Queue[_Came[_T]]) -> None:
+    taken, error = asyncio.Semaphore(0), None
     try:
         async with aclosing(stream) as source:
             async for item in source:
-                await queue.put(item)
+                queue.put_nowait(_Came((item,), taken))
+                await taken.acquire()
     except Exception as exc:  # whatever it is, the listener is told
         error = exc
-    await queue.put(_End(error))
+    queue.put_nowait(_Came((), taken, error))
