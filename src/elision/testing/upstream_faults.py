@@ -84,13 +84,13 @@ def event(chunk: Mapping[str, Any], framing: str) -> bytes:
     Args:
         chunk: What to send.
         framing: ``lf``, ``crlf`` or ``cr`` line ends; ``multi``: JSON over several data lines;
-            ``comments``: with a keep-alive comment, an event's name and an id before it.
+            ``comments``: with a keep-alive comment and an event's name before it.
     """
     data = orjson.dumps(chunk)
     if framing == "multi":
         lines = orjson.dumps(chunk, option=orjson.OPT_INDENT_2).split(b"\n")
         return b"".join(b"data: %b\n" % line for line in lines) + b"\n"
     if framing == "comments":
-        return b": keep-alive\n\nevent: chunk\nid: 7\ndata:%b\n\n" % data
+        return b": keep-alive\n\nevent: chunk\ndata:%b\n\n" % data
     end = {"crlf": b"\r\n", "cr": b"\r"}.get(framing, b"\n")
     return b"data: %b%b%b" % (data, end, end)
