@@ -1,0 +1,1 @@
+"""What the proxy's benches are made of: an upstream, clients and rivals, each its own process."""
