@@ -12,22 +12,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from elision.catalog import Folder, HubId, resolve
 from elision.contract import Capability, Delta, Plan
-from elision.errors import CapabilityError, ConfigError, ElisionError
+from elision.errors import CapabilityError, ElisionError
 from elision.middleware.engines.local import LocalEngine
 from elision.middleware.engines.prefixes import PrefixCache
 from elision.middleware.engines.station import Station
 from elision.middleware.engines.upstream.asking import Asker, Ticket
 from elision.middleware.engines.upstream.offers import Offers
 from elision.middleware.engines.upstream.token_model import UpstreamModel
+from elision.middleware.engines.upstream.tokenizer import (
+    PROBE,
+    Upstream,
+    check_tokenizer,
+    load_tokenizer,
+    split,
+)
 from elision.middleware.engines.worker import Worker
-from elision.middleware.models.pull import pull, pulled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,9 +46,6 @@ MOST_CANDIDATES: Final = 20
 USUAL_CONTEXT: Final = 4096
 """Longest sequence where neither upstream nor tokenizer tells it."""
 
-PROBE: Final = "Étude no. 1234,  naïve\tcafés: 東京 🙂 don't\n\n    x_1 += 0x7F;"
-"""What every family of tokenizers splits in its own way: digits, spaces, scripts, bytes."""
-
 CAPABILITIES: Final = (
     Capability.LOGITS
     | Capability.BRANCH
@@ -55,24 +57,6 @@ CAPABILITIES: Final = (
 )
 
 _log = logging.getLogger(__name__)
-
-
-class Upstream(Protocol):
-    """What a loop asks of an engine; see `RemoteEngine`."""
-
-    name: str
-
-    async def next_scores(self, ids: Sequence[int], k: int) -> Sequence[tuple[int, float]]:
-        """Return the *k* likeliest tokens behind *ids* with their log-probabilities."""
-        ...
-
-    async def tokens_of(self, text: str) -> tuple[int, ...] | None:
-        """Return how the upstream splits *text*; None if it does not tell."""
-        ...
-
-    def leave(self) -> Awaitable[None]:
-        """Close what was opened on the running event loop."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,10 +207,10 @@ async def token_loop(
     k = min(n_candidates, MOST_CANDIDATES)
     if k < 1:
         return None
-    loaded, ends = await asyncio.to_thread(_load, tokenizer, settings)
+    loaded, ends = await asyncio.to_thread(load_tokenizer, tokenizer, settings)
     if not await _tells(engine, loaded, k):
         return None
-    await _verify(engine, loaded, tokenizer)
+    await check_tokenizer(engine, loaded, tokenizer)
     limit = n_context or min(loaded.model_max_length, 10**9)
     asker = Asker(engine.next_scores, k=k, leave=engine.leave)
     model = UpstreamModel(
@@ -270,56 +254,9 @@ async def open_loop(
 async def _tells(engine: Upstream, tokenizer: PreTrainedTokenizerBase, k: int) -> bool:
     """Return whether likeliest tokens come with numbers: asked for, for few servers say so."""
     try:
-        return bool(await engine.next_scores(_split(tokenizer, PROBE)[:4], k))
+        return bool(await engine.next_scores(split(tokenizer, PROBE)[:4], k))
     except ElisionError as exc:
         if exc.retryable:
             raise
         _log.info("%s tells no likeliest tokens (%s)", engine.name, type(exc).__name__)
         return False
-
-
-async def _verify(engine: Upstream, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    theirs, ours = await engine.tokens_of(PROBE), _split(tokenizer, PROBE)
-    if theirs is None:
-        raise ConfigError(
-            f"{engine.name!r} does not tell how it splits text, so {name!r} cannot be shown to be "
-            "its tokenizer; leave upstream_tokenizer out"
-        )
-    begun = tuple(cast("list[int]", tokenizer(PROBE)["input_ids"]))
-    if theirs not in (ours, begun):
-        raise ConfigError(
-            f"{name!r} is not the tokenizer of {engine.name!r}: of a probe text it makes "
-            f"{len(ours)} tokens, the upstream {len(theirs)}, and they differ; set "
-            "upstream_tokenizer to the upstream's own"
-        )
-
-
-def _split(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    return tuple(cast("list[int]", tokenizer(text, add_special_tokens=False)["input_ids"]))
-
-
-def _load(name: str, settings: Settings) -> tuple[PreTrainedTokenizerBase, tuple[int, ...]]:
-    """Return the tokenizer called *name*, and what else ends a reply."""
-    from transformers import AutoTokenizer, GenerationConfig
-
-    source = _source(name, settings)
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"{name!r} is no tokenizer that can be loaded") from exc
-    try:
-        ends: Any = GenerationConfig.from_pretrained(source).eos_token_id
-    except OSError:  # a tokenizer without its model's settings
-        ends = None
-    listed: list[Any] = ends if isinstance(ends, list) else [ends]
-    return tokenizer, tuple(one for one in listed if isinstance(one, int))
-
-
-def _source(name: str, settings: Settings) -> str:
-    """Return where transformers finds the tokenizer; of a hub id it fetches nothing else."""
-    model = resolve(name)
-    if isinstance(model, Folder):
-        return str(model.path)
-    if isinstance(model, HubId):
-        return str(pulled(name, cache=settings.cache) or model.id)
-    return str(pull(name, cache=settings.cache))
