@@ -59,16 +59,21 @@ class Channels:
         return sum(chain.n_redacted for chain in self._chains.values())
 
     def take(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Take in a piece of the message; return what of it may leave now."""
+        """Take in a piece of the message; return what of it may leave now.
+
+        Once something is refused, what came before it is the last that leaves.
+        """
         self.has_called |= any(message.get(key) for key in _CALLS)
         return self._left(self._mapping((), message))
 
     def finish(self) -> dict[str, Any]:
-        """Return what may leave at the end of the choice; nothing if it is refused there."""
+        """Return what may leave at the end of the choice, up to where it is refused."""
         out: dict[str, Any] = {}
         for path in tuple(self._chains):
             out = joined(out, self._end(path))
         for path, entries in self._lists.items():
+            if self.is_refused:
+                break
             if self._fields.is_clean(_under(path, entries)):
                 out = joined(out, _under(path, entries))
             elif path[0] in _CALLS:
@@ -78,7 +83,7 @@ class Channels:
         return self._left(out)
 
     def _left(self, out: dict[str, Any]) -> dict[str, Any]:
-        if self.is_refused or not _says(out):
+        if not _says(out):
             return {}
         self.has_left = True
         return out
@@ -95,6 +100,8 @@ class Channels:
     def _value(self, path: Path, value: Any) -> dict[str, Any]:
         """Return what may leave of *value*, under the last name of *path*; empty if nothing may."""
         key = str(path[-1])
+        if self.is_refused:
+            return {}
         match value:
             case None | bool():
                 return {key: value}
@@ -167,7 +174,7 @@ class Channels:
 
     def _end(self, path: Path) -> dict[str, Any]:
         """Return the rest of one string, in its place."""
-        if path in self._ended:
+        if self.is_refused or path in self._ended:
             return {}
         self._ended.add(path)
         rest = self._chains[path].finish()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -108,21 +107,22 @@ class Voice:
 
     def _taken(self, delta: Delta) -> Delta | None:
         self._count(delta)
-        text = self._content.feed(delta.text)
-        message: Mapping[str, Any] = self._channels.take(delta.message) if delta.message else {}
-        finish = None if self.is_refused else delta.finish
-        if finish is not None:
+        text, message = self._content.feed(delta.text), dict[str, Any]()
+        if delta.message and not self.is_refused:
+            message = self._channels.take(delta.message)
+        if delta.finish is not None and not self.is_refused:
             text += self._content.finish()
+        if delta.finish is not None and not self.is_refused:
             message = joined(message, self._channels.finish())
         self._entries.take(delta.text, delta.logprobs)
         logprobs = self._entries.leave(text, is_changed=self._changed, held=self._content.held)
         out = Delta(
             choice=self._choice,
             text=text,
-            message={} if self.is_refused else message,
+            message=message,
             extra=self._fields.clean(delta.extra) if delta.extra else {},
             logprobs=logprobs,
-            finish=None if self.is_refused else finish,
+            finish=None if self.is_refused else delta.finish,
         )
         self._has_spoken = self._has_spoken or bool(out.text or out.message)
         return None if out == replace(_NOTHING, choice=self._choice) else out
