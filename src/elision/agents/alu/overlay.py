@@ -12,11 +12,14 @@ from elision.guards.phrases.normal import SEP, N, fold
 
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz"
 _ENCODED: Final = re.compile(r"[A-Za-z0-9+/_=-]+")
+_WIDE: Final = 0xFEE0
+"""From an ASCII sign to its full-width form; there are `_SIGNS` of them."""
+_SIGNS: Final = 93
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
 
 
 def overlaid(shown: str, old: str, new: str) -> str:
-    """Return *new* as *shown* writes *old*: with its separators, its case, turned as it is.
+    """Return *new* as *shown* writes *old*: with its separators, its case and width, turned.
 
     ``B-A-S-I-L`` for ``Basil`` makes ``B-E-W-E-N`` of ``Bewen``. Turned is backwards, rotated by
     any number of letters, mirrored, or backwards and one of these. Where the letters do not
@@ -75,7 +78,9 @@ def _as_it_is(text: str) -> str:
 def _laid(shown: str, places: list[int], letters: str) -> str:
     chars = [*shown]
     for at, letter in zip(places, letters, strict=True):
-        chars[at] = letter.upper() if chars[at].isupper() else letter.lower()
+        new = letter.upper() if chars[at].isupper() else letter.lower()
+        is_wide = _WIDE <= ord(chars[at]) - ord("!") <= _WIDE + _SIGNS and new.isascii()
+        chars[at] = chr(ord(new) + _WIDE) if is_wide else new
     return "".join(chars)
 
 

@@ -59,8 +59,8 @@ class Pseudonyms:
     """Invents a word for each word of a name; the same one for the same word, as long as its key.
 
     Given names are common ones, surnames put together of parts that many have: so it sounds like
-    somebody, and is nobody. A word has as many letters as the one it stands for and begins alike:
-    who asks how a name is spelled, or with what it begins, hears nothing odd.
+    somebody, and is nobody. A word begins as the one it stands for does and has as many letters, a
+    given name about as many: who asks with what a name begins, or how long it is, hears nothing odd.
 
     Args:
         digest: Keyed by the tenant's secret.
