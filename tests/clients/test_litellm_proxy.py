@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from elision.guards.phrases.normal import N
 from elision.testing.upstream import ScriptedUpstream
@@ -136,8 +137,13 @@ def proxy(
 
 
 def _config(model_url: str, guard_url: str) -> dict[str, Any]:
-    """Return LiteLLM's configuration; JSON is YAML."""
+    """Return LiteLLM's configuration, the documented guardrail included; JSON is YAML."""
+    page = (Path(__file__).parents[2] / "docs" / "litellm.md").read_text(encoding="utf-8")
+    guardrail = yaml.safe_load(page.split("```yaml")[1].split("```")[0])["guardrails"][0]
+    documented = guardrail["litellm_params"]
     model = {"model": "openai/scripted", "api_base": model_url, "api_key": "none"}
+    documented["api_base"] = guard_url
+    documented["default_on"] = False
     return {
         "model_list": [{"model_name": MODEL, "litellm_params": model}],
         "litellm_settings": {"num_retries": 0, "telemetry": False},
@@ -145,7 +151,8 @@ def _config(model_url: str, guard_url: str) -> dict[str, Any]:
         "guardrails": [
             {"guardrail_name": name, "litellm_params": _guardrail(name, guard_url)}
             for name in MODES
-        ],
+        ]
+        + [guardrail],
     }
 
 
@@ -166,6 +173,7 @@ def _environment(home: Path) -> dict[str, str]:
     return kept | {
         "HOME": str(home), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False",
         "LITELLM_MASTER_KEY": MASTER, "NO_DOCS": "True", "LITELLM_LOG": "ERROR",
+        "ELISION_SERVICE_KEY": KEY,
     }  # fmt: skip
 
 
@@ -212,7 +220,7 @@ def _splits(text: str) -> list[list[str]]:
     return [*halves, [*text], [text[at : at + 3] for at in range(0, len(text), 3)]]
 
 
-@pytest.mark.parametrize("mode", ["diff1", "diff5"])
+@pytest.mark.parametrize("mode", ["diff1", "diff5", "elision"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_phrase_is_redacted_wherever_it_is_split(proxy: Proxy, mode: str, stream: bool) -> None:
     for pieces in _splits(STREET):
@@ -253,12 +261,30 @@ def test_by_default_it_samples_too_seldom_and_lets_a_phrase_pass(proxy: Proxy) -
     assert not proxy.ask("default", pieces).leaks
 
 
+def test_every_choice_of_several_is_guarded(proxy: Proxy) -> None:
+    for stream in (False, True):
+        reply = proxy.ask("diff1", ["It is ", "Marlowe", " Street", "!"], stream=stream, n=3)
+        assert not reply.leaks
+        assert reply.page.count("[redacted]") == 3
+
+
+def _call(arguments: str) -> dict[str, Any]:
+    function = {"name": "drive", "arguments": arguments}
+    return {"index": 0, "id": "call_1", "type": "function", "function": function}
+
+
 def test_a_tool_call_with_a_phrase_does_not_arrive(proxy: Proxy) -> None:
-    function = {"name": "drive", "arguments": json.dumps({"to": STREET})}
-    call = {"index": 0, "id": "call_1", "type": "function", "function": function}
+    said = [{"tool_calls": [_call(json.dumps({"to": STREET}))]}]
     for mode in ("diff1", "block1"):
-        reply = proxy.ask(mode, [{"tool_calls": [call]}])
+        reply = proxy.ask(mode, said)
         assert (reply.status >= 400, reply.leaks) == (True, False)
+
+
+def test_a_streamed_tool_call_is_shown_to_us_too_late_as_the_page_says(proxy: Proxy) -> None:
+    said = [{"tool_calls": [_call(json.dumps({"to": STREET}))]}]
+    reply = proxy.ask("diff1", said, stream=True)
+    assert reply.leaks
+    assert "error" in reply.page
 
 
 # --- what callers write, and what fails -----------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -26,7 +25,7 @@ from elision.middleware.gateway.guardrail.asked import (
     asked_of,
 )
 from elision.middleware.gateway.guardrail.growing import Growing, Key, Reading
-from elision.middleware.gateway.guardrail.replies import Judged, is_clean, judged
+from elision.middleware.gateway.guardrail.replies import Judged, is_clean, judged, opened
 from elision.middleware.gateway.service import answer, grant_of, service_of
 from elision.middleware.gateway.shapes import answers, takes
 from elision.middleware.planning import Defence
@@ -34,11 +33,11 @@ from elision.middleware.profiles import profile_named
 from elision.middleware.starting import REFUSAL
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Sequence
 
     from elision.middleware.enforcement import Enforcement
     from elision.middleware.gateway.service import Service
-    from elision.middleware.holding.holds import Hold
+    from elision.middleware.holding.layers import Layers
 
 router = APIRouter(tags=["guardrail"])
 
@@ -120,40 +119,44 @@ async def _on_response(
 ) -> dict[str, Any]:
     keys = _keys(asked)
     known = [growing.take(rules, *pair) for pair in zip(keys, asked.texts, strict=True)]
-    if None in known:
-        opened = await _opened(service, asked, rules)
-        known = [one or Reading(await opened()) for one in known]
-    readings = [one for one in known if one is not None]
-    said = await asyncio.to_thread(_judge, asked, rules, readings)
+    layers = await _layers(service, asked, rules) if asked.leaves or None in known else None
+    # In a thread: long texts take their time, and a sentence is embedded before it may leave.
+    said, readings = await asyncio.to_thread(_judge, asked, known, layers, rules.guard.marker)
     for key, reading in zip(keys, readings, strict=True):
         if asked.call and reading.text and said is not _BLOCKED:
             growing.put(rules, key, reading)
     return said
 
 
-async def _opened(
-    service: Service, asked: Asked, rules: Enforcement
-) -> Callable[[], Awaitable[Hold]]:
-    """Return what opens a hold for each text."""
+async def _layers(service: Service, asked: Asked, rules: Enforcement) -> Layers:
+    """Return everything that guards a reply; the semantic layer only where the prompt is known."""
     profile = replace(profile_named("guarded"), fail_mode=service.settings.fail_mode)
-    if not asked.messages:  # what the semantic layer compares with depends on the prompt
+    if not asked.messages:
         profile = replace(profile, semantic=False)
     prompt = Prompt(messages=asked.messages, model=asked.model)
     failed = service.metrics.failures.labels(GuardError.__name__).inc
     defence = await Defence.of(profile, rules, prompt, None, on_failure=failed)
-    return partial(defence.hold, prompt)
+    return await defence.layers(prompt)
 
 
-def _judge(asked: Asked, rules: Enforcement, readings: list[Reading]) -> dict[str, Any]:
-    user_text = Prompt(messages=asked.messages).user_text
-    if not is_clean(asked.leaves, rules, user_text=user_text):
+def _judge(
+    asked: Asked, known: Sequence[Reading | None], layers: Layers | None, marker: str
+) -> tuple[dict[str, Any], list[Reading]]:
+    """Return the answer, and how far each text has been read for it."""
+    readings = [one if layers is None or one is not None else opened(layers) for one in known]
+    read = [reading for reading in readings if reading is not None]
+    if layers is not None and not is_clean(asked.leaves, layers):
+        return _BLOCKED, read
+    found = [
+        judged(reading, text, streaming=asked.streaming, marker=marker)
+        for reading, text in zip(read, asked.texts, strict=True)
+    ]
+    return _answered(asked, found), read
+
+
+def _answered(asked: Asked, found: Sequence[Judged]) -> dict[str, Any]:
+    if any(one.is_refused for one in found):
         return _BLOCKED
-    marker = rules.guard.marker
-    found: list[Judged] = []
-    for reading, text in zip(readings, asked.texts, strict=True):
-        found.append(judged(reading, text, streaming=asked.streaming, marker=marker))
-        if found[-1].is_refused:
-            return _BLOCKED
     held = [one.n_held for one in found]
     texts = [one.text for one in found]
     if texts == [*asked.texts]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, get_args
 
 from elision.errors import RequestError
 from elision.middleware.fields import TYPE, VALUE, Fields, reject
@@ -177,6 +177,7 @@ def _option(headers: Mapping[str, str], name: str, known: tuple[_T, ...], absent
 
 
 def _one_of(value: object, known: tuple[_T, ...], param: str) -> _T:
-    if value not in known:
-        raise reject(param, f"must be one of {', '.join(known)}")
-    return cast("_T", value)
+    for one in known:
+        if one == value:
+            return one
+    raise reject(param, f"must be one of {', '.join(known)}")

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 from elision.contract import Refuse
 from elision.errors import ElisionError, GuardError
-from elision.guards.encoded.hold import EncodedHold
 from elision.middleware.gateway.guardrail.growing import Reading, forked
 from elision.middleware.holding.holds import Hold, Holds
 
 if TYPE_CHECKING:
-    from elision.middleware.enforcement import Enforcement
     from elision.middleware.gateway.guardrail.asked import Leaf, Streaming
+    from elision.middleware.holding.layers import Layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +81,15 @@ def _guarded(hold: Hold, text: str | None) -> tuple[str, object]:
         raise GuardError(f"the hold-back broke ({type(exc).__name__})") from exc
 
 
-def is_clean(leaves: Iterable[Leaf], rules: Enforcement, *, user_text: str = "") -> bool:
+def is_clean(leaves: Iterable[Leaf], layers: Layers) -> bool:
     """Return whether every one of *leaves* may leave as it stands.
 
     Raises:
         GuardError: If a guard breaks.
     """
-    return all(_passes(leaf, rules, user_text) for leaf in leaves)
+    return all(layers.is_clean(leaf.text, json=leaf.is_json) for leaf in leaves)
 
 
-def _passes(leaf: Leaf, rules: Enforcement, user_text: str) -> bool:
-    hold = _whole(rules, user_text, json=leaf.is_json)
-    found = judged(Reading(hold), leaf.text, streaming="block_only", marker="")
-    return not found.is_refused
-
-
-def _whole(rules: Enforcement, user_text: str, *, json: bool) -> Hold:
-    """Return what guards a string that is whole and cannot be rewritten."""
-    holds: list[Hold] = [rules.guard.holdback(user_text=user_text, json=json)]
-    if rules.verbatim:
-        holds.append(rules.verbatim.hold(user_text=user_text, json=json))
-    if rules.encoded:
-        holds.append(EncodedHold(rules.encoded, user_text=user_text, json=json))
-    return Holds(holds)
+def opened(layers: Layers) -> Reading:
+    """Return a reading of which nothing has been read; may wait for the encoder."""
+    return Reading(Holds([layer.open(layers.before, json=False) for layer in layers.layers]))
