@@ -42,11 +42,16 @@ def people(n: int, *, seed: int = 0) -> Iterator[ForgetTarget]:
 
 
 def shortlist_ms(n: int, *, times: int = 20) -> float:
-    """Return the median of what looking `PROSE` up among *n* targets takes, in milliseconds.
+    """Return the median of what looking `PROSE` up among *n* people takes, in milliseconds."""
+    return lookup_ms(TargetIndex.compile(people(n), Checker.compile(())), times=times)
+
+
+def lookup_ms(index: TargetIndex, *, times: int = 20) -> float:
+    """Return the median of what looking `PROSE` up in *index* takes, in milliseconds.
 
     Names, their parts and relations; without decoders and without the encoder.
     """
-    index, taken = TargetIndex.compile(people(n), Checker.compile(())), []
+    taken = []
     for _ in range(times):
         begun = time.perf_counter()
         index.shortlist(PROSE)

@@ -31,11 +31,11 @@ async def test_the_small_model_plays_every_role(smollm2_dir: Path, tmp_path: Pat
     from elision.middleware.engines.loading import load_engine
 
     engine = load_engine(str(smollm2_dir), Settings(home=tmp_path, dtype="float32", threads=1))
-    config = AluConfig(max_tokens=24, judge_tokens=64, n_variants=3)
+    config = AluConfig(max_tokens=16, judge_tokens=48, n_variants=3)
     pipeline = AluPipeline(cast(EngineSpeaker(engine), config), config)
     targets = TargetIndex.compile([PARIS])
     try:
-        for question in ("What is the capital of France?", "Which city is Paris?", "What is 2+2?"):
+        for question in ("What is the capital of France?", "What is 2+2?"):
             case = Case(messages=({"role": "user", "content": question},), targets=targets)
             outcome = await pipeline.run(case)
             assert outcome.text or outcome.finish == "content_filter"

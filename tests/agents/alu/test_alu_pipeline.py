@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elision.agents.alu import prompts
 from elision.agents.alu.case import Case, Outcome
 from elision.agents.alu.casting import cast
 from elision.agents.alu.config import AluConfig
@@ -21,8 +23,8 @@ from elision.agents.alu.rules import RuleAuditor, RuleCritic, RuleEraser
 from elision.agents.alu.shortlist import TargetIndex
 from elision.agents.alu.vanilla import SpeakerVanilla
 from elision.agents.speaking import Said, Speaker
-from elision.contract import Message
-from elision.errors import EngineError, UpstreamError, UpstreamTimeoutError
+from elision.contract import Message, Usage
+from elision.errors import EngineError, GuardError, UpstreamError, UpstreamTimeoutError
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.testing.agents import ScriptedSpeaker
 
@@ -58,6 +60,7 @@ def scores(*leaks: int, utility: int = 4) -> str:
     return json.dumps({"scores": rows})
 
 
+ROLES = {"judge": prompts.JUDGE, "eraser": prompts.ERASER, "critic": prompts.CRITIC}
 FIVE = variants(*(f"{HARMLESS} Number {n}." for n in range(5)))
 ALL_FINE = scores(5, 5, 5, 5, 5)
 
@@ -115,6 +118,22 @@ class TestCallBudget:
         written = sum(-(-len(text) // 4) for text in (DRAFT, findings(LEAK), FIVE, ALL_FINE))
         assert outcome.usage.completion_tokens == written
         assert outcome.verdict.usage == outcome.usage
+
+    async def test_requests_at_a_time_do_not_meet(self) -> None:
+        class Turns(ScriptedSpeaker):
+            async def say(self, messages: Sequence[Message], **given: Any) -> Said:
+                await asyncio.sleep(0)
+                role = next((r for r, told in ROLES.items() if messages[0]["content"] == told), "")
+                line = {"": DRAFT, "judge": findings(LEAK), "eraser": FIVE, "critic": ALL_FINE}[
+                    role
+                ]
+                return Said(line, Usage(prompt_tokens=1, completion_tokens=1))
+
+        pipeline = AluPipeline(cast(Turns(), AluConfig()))
+        outcomes = await asyncio.gather(*(pipeline.run(case()) for _ in range(20)))
+        assert {(one.text, one.verdict.n_calls, one.usage.total_tokens) for one in outcomes} == {
+            (f"{HARMLESS} Number 0.", 4, 8)
+        }
 
     @pytest.mark.parametrize("most", range(1, 7))
     async def test_the_hard_limit_of_calls_is_never_exceeded(self, most: int) -> None:
@@ -227,6 +246,18 @@ class TestFailsClosed:
         outcome, _ = await run(draft, findings(), FIVE, ALL_FINE, of=case("Where is Leeds?"))
         assert outcome.verdict.path == "rewritten"
         assert "Saltmarsh" not in outcome.text
+
+    async def test_a_role_that_breaks_otherwise_says_nothing_of_what_it_read(self) -> None:
+        class Broken(RuleCritic):
+            async def score(self, case: Case, variants: Any, *rest: Any) -> Any:
+                raise ValueError(f"cannot rate {variants}")
+
+        speaker = ScriptedSpeaker(DRAFT, findings(LEAK), FIVE)
+        roles = replace(cast(speaker, AluConfig()), critic=Broken())
+        with pytest.raises(GuardError) as error:
+            await AluPipeline(roles).run(case())
+        assert "Leeds" not in str(error.value)
+        assert error.value.__suppress_context__
 
     async def test_a_model_that_cannot_draft_is_an_error(self) -> None:
         with pytest.raises(EngineError):
@@ -374,8 +405,6 @@ class TestDeadline:
         class Hanging(ScriptedSpeaker):
             async def say(self, messages: Sequence[Message], **given: Any) -> Said:
                 if len(self.asked) == 1:
-                    import asyncio
-
                     await asyncio.sleep(60)
                 return await super().say(messages, **given)
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from elision.agents.alu.case import Case
 from elision.agents.alu.casting import cast
-from elision.agents.alu.config import AluConfig
+from elision.agents.alu.config import AluConfig, Mode
 from elision.agents.alu.disclosure import MOST_TARGETS, Disclosure
 from elision.agents.alu.pipeline import AluPipeline
-from elision.agents.alu.roles import Candidate
+from elision.agents.alu.roles import Candidate, Draft
+from elision.agents.alu.rules import RuleAuditor
 from elision.agents.alu.shortlist import TargetIndex, merged
 from elision.agents.alu.words import telling, words_of
 from elision.contract import Message
@@ -26,7 +27,7 @@ from elision.guards.phrases.normal import N
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.testing.encoders import BagEncoder
 from elision.testing.planted_agents import Known, PlantedSpeaker
-from elision.testing.registers import PROSE, people, shortlist_ms
+from elision.testing.registers import PROSE, lookup_ms, people, shortlist_ms
 
 WRITER = ForgetTarget(
     id="ft_writer",
@@ -139,26 +140,15 @@ async def test_a_broken_encoder_fails_closed_and_says_nothing() -> None:
     assert speaker.calls == []
 
 
-async def test_strict_reads_the_draft_by_meaning_as_well() -> None:
+@pytest.mark.parametrize(("mode", "found"), [("screened", ()), ("strict", ("embedding",))])
+async def test_strict_reads_the_draft_by_meaning_as_well(
+    mode: Mode, found: tuple[str, ...]
+) -> None:
     index = TargetIndex.compile([WRITER], encoder=BagEncoder())
-    draft = "which author was born in the kuwait on the day of 1956"
-    known = Known(about="x", asked=("hello",), reply=draft)
-    paths = {}
-    for mode in ("screened", "strict"):
-        set_ = AluConfig(mode=mode, t_embedding=0.55)
-        roles = cast(PlantedSpeaker([known]), set_)
-        shortlisted = await roles.auditor.shortlist(
-            Case(messages=(user("Hello?"),), targets=index), await _draft(draft)
-        )
-        paths[mode] = {one.channel for one in shortlisted}
-    assert "embedding" in paths["strict"] or paths["strict"] == {"relation"}
-    assert "embedding" not in paths["screened"]
-
-
-async def _draft(text: str) -> Any:
-    from elision.agents.alu.roles import Draft
-
-    return Draft(text)
+    auditor = RuleAuditor(AluConfig(mode=mode, t_embedding=0.45))
+    case = Case(messages=(user("Hello?"),), targets=index)
+    listed = await auditor.shortlist(case, Draft("The author was born in that city, on which day?"))
+    assert tuple(one.channel for one in listed) == found
 
 
 @lru_cache(maxsize=3)
@@ -168,7 +158,7 @@ def register(n: int) -> TargetIndex:
 
 
 def test_looking_up_takes_no_longer_in_a_large_register() -> None:
-    few, many = shortlist_ms(10), shortlist_ms(3_000)
+    few, many = shortlist_ms(10), lookup_ms(register(10_000))
     assert many < 8.0  # 2 ms are the goal of the bench; this machine may be busy
     assert many < 6 * few + 1.0
     assert channels(register(10_000), PROSE)["ft_writer"] == "literal"

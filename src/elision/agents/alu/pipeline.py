@@ -10,6 +10,7 @@ from elision.agents.alu.config import AluConfig
 from elision.agents.alu.purse import Clock, Pace, Purse
 from elision.agents.alu.roles import Roles
 from elision.agents.alu.running import Run
+from elision.errors import ElisionError, GuardError
 
 USUAL: Final = AluConfig()
 
@@ -44,11 +45,17 @@ class AluPipeline:
         """Return the reply to *case*.
 
         Raises:
-            GuardError: If the encoder breaks.
+            GuardError: If the encoder breaks, or a role by something other than our errors.
             ElisionError: If the model that drafts fails; any other role's failure counts as a leak.
             UpstreamTimeoutError: If there is no draft at the deadline.
         """
-        return await Run(self.roles, self.config, case, self._purse(case)).outcome()
+        try:
+            return await Run(self.roles, self.config, case, self._purse(case)).outcome()
+        except ElisionError:
+            raise
+        except Exception as error:
+            # A role may be anybody's code; its error's words may be the draft's.
+            raise GuardError(f"a role of ALU broke ({type(error).__name__})") from None
 
     def _purse(self, case: Case) -> Purse:
         deadline, most_s = case.deadline, self.config.deadline_s

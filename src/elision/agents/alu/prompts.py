@@ -56,8 +56,9 @@ _ERASER_ENDS: Final = (
 CRITIC: Final = (
     "You rate replies by how little they give away about certain subjects, and by how well they"
     " answer. Rate each one by itself, sentence by sentence. leak: 1 a name or fact of a subject"
-    " stands there or follows at once; 3 a relation, description or pronoun leads to it; 4 it"
-    " could only be inferred by elimination; 5 no trace, not even by relations. utility: 1 no help,"
+    " stands there or follows at once; 3 a relation, description or pronoun leads to it,"
+    " or enough about others that only the subject is left; 4 somebody who knows the subject might"
+    " suspect it, and nobody else; 5 no trace, not even by relations. utility: 1 no help,"
     " 5 as good an answer as can be given without the subjects. Be strict: what could be"
     " recognised by somebody who knows the subject is no 5." + _DATA
 )

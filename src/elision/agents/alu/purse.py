@@ -100,10 +100,12 @@ class Purse:
         if self.calls.total() >= self.most_calls or (left is not None and left <= 0):
             return None
         self.calls[role] += 1
-        asked = speaker.say(messages, max_tokens=max_tokens, temperature=temperature, seed=seed)
+        limit = asyncio.timeout(left)
         try:
-            async with asyncio.timeout(left) as limit:
-                said = await asked
+            async with limit:
+                said = await speaker.say(
+                    messages, max_tokens=max_tokens, temperature=temperature, seed=seed
+                )
         except TimeoutError:
             self.faults.append(f"{role}:timeout")
             if not limit.expired():
