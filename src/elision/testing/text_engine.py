@@ -39,7 +39,7 @@ class TextEngine:
         name: See `Engine`.
         continues: What it writes behind a beginning that it is given; None: it begins anew.
         likely: What could stand behind a beginning, likeliest first; None: it tells no
-            log-probabilities. A piece that is written is told besides.
+            log-probabilities. A piece that is written is told besides, unless it brings its own.
 
     Attributes:
         requests: Every request that was begun, in order.
@@ -109,7 +109,7 @@ class TextEngine:
         """Yield *pieces* with the log-probabilities that *request* asks for."""
         text = _beginning(request)
         for piece in pieces:
-            if request.logprobs is None or self._likely is None or not piece.text:
+            if request.logprobs is None or self._likely is None or not piece.text or piece.logprobs:
                 yield piece
             else:
                 likely = self._likely(text)[: request.logprobs]

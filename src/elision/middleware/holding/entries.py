@@ -22,6 +22,13 @@ class _Placed(NamedTuple):
     end: int
     entry: TokenLogprob
 
+    def cut(self, data: bytes) -> _Placed:
+        """Return what is left where the text ends with *data*: of half a token nothing is told."""
+        if self.end <= len(data):
+            return self
+        kept = data[self.start :]
+        return _Placed(self.start, len(data), TokenLogprob(_name(kept), _UNTOLD, kept))
+
 
 class Entries:
     """The entries of one choice between their coming and their leaving.
@@ -103,7 +110,7 @@ class Entries:
         self._waiting = []
         self._data = bytearray(data)
         self._n_told = len(data)
-        self._placed = [placed for placed in self._placed if placed.end <= len(data)]
+        self._placed = [placed.cut(data) for placed in self._placed if placed.start < len(data)]
 
     def _shown(self, placed: _Placed) -> Iterator[TokenLogprob]:
         if self._has_gap:

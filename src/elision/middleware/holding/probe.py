@@ -70,10 +70,10 @@ class Probe:
         )
 
     def _spans(self, tracker: Tracker, chars: tuple[Char, ...]) -> bool:
-        """Return whether *tracker* finds a phrase that ends within *chars*."""
+        """Return whether *tracker* finds a phrase that ends in *chars*, or a word that they end."""
         fork = tracker.fork()
         spans = [span for char in chars for span in fork.read(char)]
-        return any(span.end > self._length for span in (*spans, *fork.finish()))
+        return any(span.end >= self._length for span in (*spans, *fork.finish()))
 
 
 def _decodes(reader: EncodedReader, chars: tuple[Char, ...]) -> bool:
