@@ -87,8 +87,8 @@ class RemoteEngine:
             name: Our name for it; the upstream's by default.
             timeout_s: Longest silence of the upstream in seconds.
             connect_timeout_s: Longest wait for a connection; 5 s as in openai-python.
-            length_field: What the upstream calls the reply's bound; OpenAI's reasoning models take
-                only the newer name, older servers only the other.
+            length_field: What the upstream calls the bound of a chat's reply; OpenAI's reasoning
+                models take only the newer name, older servers only the other.
             retries: New tries of a request while nothing of it has been answered; see `answered`.
             probe: Whether `probe` asks what the upstream offers.
             private: Whether the host's name may lead to a private address, and the URL be a
@@ -124,11 +124,7 @@ class RemoteEngine:
         return self._seen or Offers()
 
     async def probe(self) -> Capability:
-        """Ask the upstream once what it can do; see `Probing`. Some eight requests of one token.
-
-        Raises:
-            EngineError: If this engine is closed.
-        """
+        """Ask the upstream once what it can do; see `Probing`. Some eight requests of one token."""
         if self._probing is not None:
             await self._probing.ask()
         self.capabilities = self.offers.capabilities

@@ -82,6 +82,8 @@ def test_the_bound_of_the_reply_goes_by_the_name_the_upstream_knows() -> None:
     newer = body(request, length_field="max_completion_tokens")
     assert newer["max_completion_tokens"] == 5
     assert "max_tokens" not in newer
+    raw = Request(kind="text", prompt="Once", max_tokens=5)
+    assert body(raw, length_field="max_completion_tokens")["max_tokens"] == 5
 
 
 json_values = st.recursive(

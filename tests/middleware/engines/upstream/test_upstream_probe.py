@@ -9,9 +9,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elision.contract import Capability, Delta, Plan, Request, Sampling, collect
-from elision.errors import CapabilityError, RequestError
+from elision.errors import (
+    BusyError,
+    CapabilityError,
+    ElisionError,
+    NotFoundError,
+    RequestError,
+    UpstreamError,
+)
 from elision.middleware.engines.remote import RemoteEngine
 from elision.middleware.engines.upstream import probing
 from elision.middleware.engines.upstream.offers import Offers
@@ -189,9 +198,49 @@ async def test_closing_the_engine_ends_its_probe() -> None:
         waiting = asyncio.create_task(engine.probe())
         await asyncio.sleep(0.1)
         await engine.aclose()
-        await asyncio.wait([waiting], timeout=1)
-        assert waiting.done()
-        waiting.cancelled() or waiting.exception()
+        assert await asyncio.wait_for(waiting, 1) == PASSES
+
+
+keys = st.sampled_from(
+    "data id owned_by max_model_len version choices message content logprobs top_logprobs token "
+    "token_ids prompt_token_ids usage prompt_tokens scripted vllm".split()
+)
+answers = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | keys,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=5),
+    max_leaves=25,
+)
+refusals = st.sampled_from(
+    [RequestError("no"), NotFoundError("no"), UpstreamError("no", upstream_status=500)]
+)
+
+
+@given(st.lists(answers | refusals, min_size=14, max_size=14))
+def test_whatever_an_upstream_answers_it_has_an_offer(said: list[Any]) -> None:
+    asked: list[str] = []
+
+    async def ask(method: str, route: str, body: Mapping[str, Any] | None) -> Any:
+        asked.append(route)
+        answer = said[len(asked) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    probe = probing.Probe(ask, model="scripted", length_field="max_tokens")
+    assert isinstance(asyncio.run(probe.run()).capabilities, Capability)
+    assert len(asked) <= 10
+
+
+@pytest.mark.parametrize(
+    "error", [UpstreamError("gone"), BusyError("later"), UpstreamError("key", upstream_status=401)]
+)
+async def test_an_upstream_that_is_not_well_has_none(error: ElisionError) -> None:
+    async def ask(method: str, route: str, body: Mapping[str, Any] | None) -> Any:
+        raise error
+
+    probe = probing.Probe(ask, model="scripted", length_field="max_tokens")
+    with pytest.raises(type(error)):
+        await probe.run()
 
 
 # --- What is offered works -----------------------------------------------------------------------

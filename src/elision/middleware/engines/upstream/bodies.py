@@ -63,7 +63,7 @@ def body_of(request: Request, *, model: str, length_field: LengthField = "max_to
     Args:
         request: What the caller wants.
         model: The upstream's name for the model.
-        length_field: What the upstream calls the reply's bound.
+        length_field: What the upstream calls the bound of a chat's reply.
 
     Raises:
         RequestError: If the request holds what JSON cannot carry.
@@ -73,7 +73,7 @@ def body_of(request: Request, *, model: str, length_field: LengthField = "max_to
     body |= _sampling(request)
     body |= _logprobs(request)
     if request.max_tokens is not None:
-        body[length_field] = request.max_tokens
+        body[length_field if request.kind == "chat" else "max_tokens"] = request.max_tokens
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     try:
         return orjson.dumps(body, default=_plain)

@@ -52,7 +52,8 @@ class Probe:
 
     def __init__(self, ask: Ask, *, model: str, length_field: str) -> None:
         self._ask = ask
-        self._common = {"model": model, length_field: 1, "temperature": 0}
+        self._model = model
+        self._chat_body = {"model": model, length_field: 1, "temperature": 0}
         self._offers = Offers()
 
     async def run(self) -> Offers:
@@ -75,7 +76,7 @@ class Probe:
     async def _server(self) -> None:
         """Find out which server it is, and how long a sequence it takes."""
         models = _objects((await self._try("GET", "models")).get("data"))
-        own = next((one for one in models if one.get("id") == self._common["model"]), {})
+        own = next((one for one in models if one.get("id") == self._model), {})
         server = _OWNERS.get(str(own.get("owned_by")), UNKNOWN)
         limit = own.get("max_model_len")
         if server == UNKNOWN and limit and "version" in await self._try("GET", "/version"):
@@ -125,7 +126,8 @@ class Probe:
         """See whether ids are taken as a prompt: then it is as long as they are, or one longer."""
         n = self._offers.n_logprobs
         for n_top in (n, _FEW) if n > _FEW else (n,):
-            body = self._common | {"prompt": _IDS} | ({"logprobs": n_top} if n_top else {})
+            body = {"model": self._model, "max_tokens": 1, "temperature": 0, "prompt": _IDS}
+            body |= {"logprobs": n_top} if n_top else {}
             reply = await self._try("POST", "completions", body)
             if reply:
                 break
@@ -145,7 +147,7 @@ class Probe:
         if self._offers.server != VLLM:
             return
         body = {
-            "model": self._common["model"],
+            "model": self._model,
             "token_ids": _IDS,
             "sampling_params": {"max_tokens": 1, "temperature": 0},
             "stream": False,
@@ -154,7 +156,7 @@ class Probe:
         self._note(generate=bool(_first(reply).get("token_ids")))
 
     async def _chat(self, more: Mapping[str, Any], *, begun: bool = False) -> dict[str, Any]:
-        body = self._common | {"messages": [*_PROMPT, *(_BEGUN if begun else ())]} | dict(more)
+        body = self._chat_body | {"messages": [*_PROMPT, *(_BEGUN if begun else ())]} | dict(more)
         return await self._try("POST", "chat/completions", body)
 
     async def _try(
@@ -190,7 +192,7 @@ class Probing:
     async def ask(self) -> Offers | None:
         """Return what the upstream offers; None if it cannot be asked now.
 
-        Cancelling a caller does not cancel the probe, others may wait for it. After a probe that
+        Never raises for what the upstream does. After a probe that
         took too long nothing is asked for half a minute, so that a slow upstream does not keep
         every request waiting.
         """
@@ -198,7 +200,8 @@ class Probing:
             loop = asyncio.get_running_loop()
             if self._running is None or self._running.get_loop() is not loop:
                 self._running = loop.create_task(self._run())
-            await asyncio.shield(self._running)
+            # Not awaited itself: neither does who leaves cancel it, nor it who stays.
+            await asyncio.wait([self._running])
         return self.offers
 
     async def aclose(self) -> None:
