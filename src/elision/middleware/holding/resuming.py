@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 TRIES_PER_PLACE: Final = 8
 TRIES_PER_REPLY: Final = 32
 _N_ALTERNATIVES: Final = 20
+_LONGER: Final = frozenset({"min_tokens", "best_of"})
+"""Fields that have no meaning, or no place, in a request for one token."""
 _SEED_STEP: Final = 1_000_003
 
 
@@ -138,8 +140,9 @@ class Resuming:
         n_top = self._n_told(base)
         if not n_top:
             return ()
+        extra = {key: value for key, value in base.extra.items() if key not in _LONGER}
         asked = replace(
-            base, max_tokens=1, logprobs=n_top, n=1, stop=(), timeout_s=self._time_left()
+            base, max_tokens=1, logprobs=n_top, stop=(), extra=extra, timeout_s=self._time_left()
         )
         self.n_calls += 1
         try:
