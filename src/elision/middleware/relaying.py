@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from elision.contract import Request
+    from elision.contract import Engine, Request
     from elision.middleware.engines.upstream.relaying import Relayed
     from elision.middleware.pipeline import Pipeline
 
@@ -20,13 +19,17 @@ _HARMLESS = frozenset({"profile", "tenant", "timeout_s", "report"})
 """Options that a relayed answer honours (``report`` only where it is false)."""
 
 
-@runtime_checkable
-class Relaying(Protocol):
-    """An engine that can hand on its upstream's bytes."""
+class Relay(Protocol):
+    """The method of an engine that can hand on its upstream's bytes."""
 
-    name: str
-
-    def relay(self, request: Request, body: Mapping[str, Any], *, stream: bool) -> Relayed:
+    def __call__(
+        self,
+        body: Mapping[str, Any],
+        *,
+        kind: Literal["chat", "text"],
+        stream: bool,
+        timeout_s: float | None,
+    ) -> Relayed:
         """See `RemoteEngine.relay`."""
         ...
 
@@ -56,18 +59,24 @@ async def relayed(
         NotFoundError: If there is no such model or profile.
         GuardError: If the register cannot be read.
     """
-    engine, chosen = pipeline._resolve(request, None)
-    if not (chosen.relay and isinstance(engine, Relaying) and _is_plain(request)):
+    engine, chosen = pipeline.resolve(request)
+    if not (chosen.relay and _is_plain(request)) or (relay := _relay_of(engine)) is None:
         return None
-    rules = await pipeline._rules(tenant, engine.name, key)
+    rules = await pipeline.rules(tenant, engine.name, key)
     if rules.targets:
         return None
-    request = replace(request, timeout_s=request.timeout_s or pipeline._timeout_s)
-    answer = engine.relay(request, body, stream=stream)
+    timeout_s = request.timeout_s or pipeline.timeout_s
+    answer = relay(body, kind=request.kind, stream=stream, timeout_s=timeout_s)
     answer.epoch = rules.epoch
     facts = f"tenant={tenant} profile={chosen.name} engine={engine.name} epoch={rules.epoch}"
     answer.when_closed(partial(_note, facts, time.monotonic()))
     return answer
+
+
+def _relay_of(engine: Engine) -> Relay | None:
+    """Return how *engine* hands on an answer; None if it cannot."""
+    relay: Relay | None = getattr(engine, "relay", None)  # `isinstance` costs ten times this
+    return relay
 
 
 def _is_plain(request: Request) -> bool:

@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import aiohttp
-import orjson
 from pydantic import SecretStr
 
-from elision.contract import Capability, Delta, Lexicon, Plan, Request
-from elision.errors import CapabilityError, ConfigError, UpstreamError
+from elision.contract import Capability, Delta, Lexicon, Plan
+from elision.errors import CapabilityError, ConfigError
 from elision.middleware.engines.upstream.addresses import checked_key, checked_url
 from elision.middleware.engines.upstream.answers import (
     Asked,
     answered,
-    beginning,
     drain,
     from_now,
     whole,
@@ -32,6 +30,7 @@ from elision.middleware.engines.upstream.offers import Offers
 from elision.middleware.engines.upstream.opening import Opening
 from elision.middleware.engines.upstream.pool import Pool, by
 from elision.middleware.engines.upstream.probing import Probe, Probing
+from elision.middleware.engines.upstream.questions import asker, model_ids
 from elision.middleware.engines.upstream.ranking import ranking_of, tokens_of
 from elision.middleware.engines.upstream.relaying import Relayed, relayed_body
 from elision.middleware.engines.upstream.sse import Framer
@@ -40,9 +39,6 @@ from elision.middleware.engines.upstream.wire import ReplyReader
 if TYPE_CHECKING:
     from elision.middleware.engines.upstream.looping import TokenLoop
     from elision.settings import Settings
-
-_SMALL_BODY_BYTES = 8_000_000
-_PROBE_S = 5.0
 
 
 class RemoteEngine:
@@ -176,27 +172,28 @@ class RemoteEngine:
             BusyError: If it asks to come back later.
             EngineError: If this engine is closed.
         """
-        deadline = from_now(timeout_s)
-        async with self._answer("GET", "models", deadline) as response:
-            body = await beginning(response, _SMALL_BODY_BYTES, deadline)
-        try:
-            return tuple(str(model["id"]) for model in orjson.loads(body)["data"])
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            failure = UpstreamError(f"the upstream's list of models, {len(body)} bytes, is none")
-        raise failure
+        return await model_ids(self._answer, timeout_s)
 
-    def relay(self, request: Request, body: Mapping[str, Any], *, stream: bool) -> Relayed:
+    def relay(
+        self,
+        body: Mapping[str, Any],
+        *,
+        kind: Literal["chat", "text"],
+        stream: bool,
+        timeout_s: float | None,
+    ) -> Relayed:
         """Return the upstream's answer to *body*, to be handed on as it comes; not asked for yet.
 
         Args:
-            request: *body*, read.
             body: As a caller sent it; the model's name becomes the upstream's, ``elision`` stays.
+            kind: Of *body*.
             stream: Whether it wants a stream.
+            timeout_s: Deadline for the whole answer in seconds.
         """
         data = relayed_body(body, model=self.model)
-        route = "chat/completions" if request.kind == "chat" else "completions"
+        route = "chat/completions" if kind == "chat" else "completions"
         ask = partial(self._answer, "POST", route, body=data)
-        return Relayed(ask, stream=stream, timeout_s=request.timeout_s)
+        return Relayed(ask, stream=stream, timeout_s=timeout_s)
 
     async def aclose(self) -> None:
         """End all requests and close every connection. Idempotent."""
@@ -239,20 +236,8 @@ class RemoteEngine:
         return None if self._probing is None else self._probing.offers
 
     def _probe(self) -> Probe:
-        return Probe(self._asked_for_probe, model=self.model, length_field=self._length_field)
-
-    async def _asked_for_probe(
-        self, method: str, route: str, body: Mapping[str, Any] | None
-    ) -> Any:
-        """Return the JSON that answers a probe's question; None if the answer is not JSON."""
-        deadline = from_now(_PROBE_S)
-        data = None if body is None else orjson.dumps(body)
-        async with self._answer(method, route, deadline, body=data, retries=0) as response:
-            said = await beginning(response, _SMALL_BODY_BYTES, deadline)
-        try:
-            return orjson.loads(said)
-        except orjson.JSONDecodeError:
-            return None
+        ask = asker(self._answer)
+        return Probe(ask, model=self.model, length_field=self._length_field)
 
     def _answer(
         self,

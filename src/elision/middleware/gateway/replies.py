@@ -120,7 +120,9 @@ async def in_turn(service: Service, parsed: Parsed, grant: Grant) -> AsyncIterat
         async with aclosing(run) as deltas:
             async for delta in deltas:
                 if delta.usage is None and delta.report is None:
-                    yield replace(delta, choice=delta.choice + index * request.n)
+                    # Copied only where it must be: this runs for every token.
+                    first = index * request.n
+                    yield replace(delta, choice=first + delta.choice) if first else delta
                     continue
                 usage = _sum(usage, delta.usage)
                 reports += [delta.report] if delta.report is not None else []

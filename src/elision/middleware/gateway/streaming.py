@@ -128,7 +128,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._source = source
         self._heartbeat_s = heartbeat_s
-        self._writing = asyncio.Lock()  # heart and source must not both open the stream
+        self._starting = asyncio.Lock()  # heart and source must not both open the stream
         self._open = False
         self._wrote = 0.0
         self._heart: asyncio.TimerHandle | None = None
@@ -166,13 +166,18 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, send: Send, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        async with self._writing:
+        if not self._open:
+            await self._start(send)
+        # Heart and source may both be waiting to send; what each sends is whole.
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        self._wrote = loop.time()
+
+    async def _start(self, send: Send) -> None:
+        async with self._starting:
             if not self._open:
-                start = {"type": "http.response.start", "headers": self.head()}
-                await send(start | {"status": self.status_code})
+                head = {"type": "http.response.start", "headers": self.head()}
+                await send(head | {"status": self.status_code})
                 self._open = True
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-            self._wrote = loop.time()
 
     def _listen(self, loop: asyncio.AbstractEventLoop, send: Send) -> None:
         """Send a comment if the stream has been silent; a timer, because most never are."""

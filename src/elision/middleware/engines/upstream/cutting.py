@@ -44,7 +44,14 @@ class Cutter:
                 it in the same chunk are returned first, and the error is raised by the next call.
         """
         self._check()
-        if not self._rest and _is_one_event(chunk):
+        # Nearly every chunk is one event of one line of data, and runs for every token.
+        if (
+            not self._rest
+            and chunk.startswith(b"data: ")
+            and chunk.find(b"\n") == len(chunk) - 2
+            and chunk.endswith(b"\n")
+            and b"\r" not in chunk
+        ):
             self._look(chunk[6:-2])
             return chunk
         whole = self._whole(self._rest + chunk)
@@ -102,24 +109,11 @@ class Cutter:
         if chunk.get("usage"):
             self.usage = usage_in(chunk) or self.usage
         for choice in chunk.get("choices") or ():
-            self._note(choice)
-
-    def _note(self, choice: object) -> None:
-        if not isinstance(choice, dict) or not isinstance(index := choice.get("index", 0), int):
-            raise UpstreamError("the upstream sent a choice that is none")
-        self._begun.add(index)
-        if choice.get("finish_reason"):
-            self._finished.add(index)
-
-
-def _is_one_event(chunk: bytes) -> bool:
-    """Whether *chunk* is exactly one event of one line of data, as nearly every one is."""
-    return (
-        chunk.endswith(b"\n\n")
-        and chunk.startswith(b"data: ")
-        and chunk.count(b"\n") == 2
-        and b"\r" not in chunk
-    )
+            if not isinstance(choice, dict) or not isinstance(index := choice.get("index", 0), int):
+                raise UpstreamError("the upstream sent a choice that is none")
+            self._begun.add(index)
+            if choice.get("finish_reason"):
+                self._finished.add(index)
 
 
 def json_object(data: bytes) -> dict[str, Any]:
