@@ -6,7 +6,7 @@ export PYTHONSAFEPATH := 1
 MODEL ?= smollm2-135m
 PORT  ?= 8000
 
-.PHONY: serve test test-slow lint bench wheel clean
+.PHONY: serve test test-slow test-vllm lint bench wheel clean
 
 serve: .venv/.serve ## Pull the model and serve it on 127.0.0.1:8000
 	.venv/bin/elision serve --model $(MODEL) --port $(PORT)
@@ -16,6 +16,9 @@ test: lint .venv/.pulled ## Everything but the tests marked slow or vllm
 
 test-slow: .venv/.pulled .venv-clients/.made ## The tests marked slow
 	ELISION_REQUIRE_CLIENTS=1 $(PY) -m pytest -q -m "slow and not vllm"
+
+test-vllm: .venv/.pulled .venv-vllm/.ready ## The tests marked vllm, against a real one on the CPU
+	ELISION_REQUIRE_VLLM=1 $(PY) -m pytest -q -m vllm tests/vllm
 
 lint: .venv/.dev
 	.venv/bin/ruff format --check src tests examples
@@ -43,6 +46,11 @@ clean:
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv-vllm/.ready: .ci/vllm.txt
+	python3 -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r .ci/vllm.txt
 	touch $@
 
 .venv/.pulled: .venv/.dev

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from elision.contract import Capability, Delta, Plan
+from elision.contract import Capability, Delta, Lexicon, Plan
 from elision.errors import CapabilityError, ElisionError
 from elision.middleware.engines.local import LocalEngine
 from elision.middleware.engines.prefixes import PrefixCache
@@ -124,7 +124,7 @@ class TokenLoop(LocalEngine):
     ) -> None:
         # Not the base's own: a station that reads its prompts otherwise.
         self.name = model.name
-        self.lexicon = model.lexicon
+        self.lexicon: Lexicon | None = model.lexicon
         self._asker = model.asker
         self._timeout_s = timeout_s
         self._station = LoopStation(model, prefixes=PrefixCache(0), cross_request=False)
