@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elision.contract import Alternative, Capability, Completion, Plan, Request, Sampling, collect
+from elision.contract import Capability, Completion, Plan, Request, Sampling, collect
 from elision.errors import BusyError, UpstreamTimeoutError
 from elision.guards.targets import Action, ForgetTarget, Phrase
 from elision.middleware.enforcement import Enforcement
-from elision.middleware.holding.picking import pick
 from elision.middleware.holding.replies import guarded_replies
-from elision.middleware.holding.resuming import TRIES_PER_PLACE, TRIES_PER_REPLY, continued
+from elision.middleware.holding.resuming import TRIES_PER_PLACE, TRIES_PER_REPLY
 from elision.middleware.planning import Defence
 from elision.middleware.profiles import PROFILES
 from elision.testing import TextEngine
@@ -313,27 +312,3 @@ def test_the_same_is_written_otherwise_whatever_the_pieces(one: set[int], two: s
         texts.append(asyncio.run(ask(who)).text)
 
     assert texts[0] == texts[1] == "It was someone or someone else."
-
-
-def test_a_draw_is_a_function_of_its_place_and_follows_the_probabilities() -> None:
-    options = [Alternative(t, p, t.encode()) for t, p in [("a", -0.5), ("b", -1.5), ("c", -9.0)]]
-    draws = [pick(options, Sampling(temperature=1.0), seed=1, attempt=n) for n in range(400)]
-    again = [pick(options[::-1], Sampling(temperature=1.0), seed=1, attempt=n) for n in range(400)]
-    share = sum(one is not None and one.token == "a" for one in draws) / 400
-
-    assert draws == again
-    assert 0.65 < share < 0.80  # 1 / (1 + e^-1) = 0.73
-    assert pick(options, Sampling(temperature=0.0), seed=1, attempt=0) == options[0]
-    nucleus = [pick(options, Sampling(top_p=0.5), seed=1, attempt=n) for n in range(50)]
-    assert set(nucleus) == {options[0]}
-    assert pick([], Sampling(), seed=1, attempt=0) is None
-
-
-def test_an_echoed_prompt_is_continued_as_the_client_saw_it() -> None:
-    request = Request(kind="text", prompt="Say", echo=True)
-
-    onward = continued(request, "Say it")
-    assert onward is not None
-    assert (onward.prompt, onward.echo) == ("Say it", False)
-    assert continued(request, "Sa") is None
-    assert continued(request, "") is request

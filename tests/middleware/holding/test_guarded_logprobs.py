@@ -57,7 +57,7 @@ bits = st.sampled_from(
 
 @pytest.mark.parametrize("action", ACTIONS)
 @given(st.lists(bits, max_size=7))
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_neither_tokens_nor_alternatives_spell_a_phrase(action: Action, pieces: list[str]) -> None:
     deltas = leaving(pieces, action)
     check_never_leaks(deltas, PHRASES)
@@ -134,7 +134,7 @@ def test_a_half_character_that_an_alternative_completes_is_read_with_it() -> Non
 
 @pytest.mark.parametrize("profile", ["plain", "guarded"])
 @given(st.lists(bits, max_size=6).map("".join), bits, st.integers(0, 20))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_a_probe_allows_what_a_hold_would_let_go(
     profile: str, text: str, more: str, at: int
 ) -> None:

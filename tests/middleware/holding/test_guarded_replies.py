@@ -73,7 +73,7 @@ def by_hand(text: str, action: Action) -> tuple[str, bool]:
 
 @pytest.mark.parametrize("action", ACTIONS)
 @given(texts, st.data())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_the_same_leaves_whatever_the_pieces_and_no_phrase(
     action: Action, text: str, data: st.DataObject
 ) -> None:
@@ -108,7 +108,7 @@ def test_a_phrase_that_is_split_in_any_two_places_never_leaves(action: Action) -
 
 @pytest.mark.parametrize("action", ACTIONS)
 @given(texts, st.integers(1, 30), st.sampled_from(["s", "ian", "houz", " ", "x"]))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_neither_a_limit_nor_a_stop_text_nor_a_choice_more_brings_a_phrase_out(
     action: Action, text: str, limit: int, stop: str
 ) -> None:
@@ -120,7 +120,7 @@ def test_neither_a_limit_nor_a_stop_text_nor_a_choice_more_brings_a_phrase_out(
 
 
 @given(texts, st.integers(0, 12), st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_a_client_who_leaves_half_way_has_seen_no_phrase_and_frees_the_engine(
     text: str, after: int, several: bool
 ) -> None:
@@ -168,6 +168,18 @@ async def test_while_nothing_is_registered_deltas_are_the_engines_own() -> None:
 
     assert deltas == [d async for d in engine.stream(Plan(request=Request(messages=HI, n=2)))]
     assert deltas[-1].report == {"engine": "text"}
+
+
+async def test_phrases_are_looked_for_on_the_event_loop_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hop(*_: Any) -> Any:
+        raise AssertionError("a thread was asked")
+
+    monkeypatch.setattr(asyncio, "to_thread", hop)
+    deltas = await leaving(f"It is {NAME}.", defence(profile="guarded"))
+
+    assert deltas[-2].finish == "content_filter"
 
 
 async def test_choices_are_asked_for_one_by_one_with_seeds_of_their_own() -> None:
