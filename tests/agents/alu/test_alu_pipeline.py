@@ -442,6 +442,8 @@ class TestRecord:
         speaker, set_ = Counting("x" * 40), AluConfig()
         asked = case("Write exes.", max_tokens=10)
         assert (await AluPipeline(cast(speaker, set_), set_).run(asked)).finish == "length"
+        estimated, _ = await run("x" * 40, of=asked)  # a guess is no reason to say so
+        assert estimated.finish == "stop"
 
 
 class TestRules:

@@ -61,7 +61,7 @@ class TestPrompts:
             r"<<<([\w ]+) (\w+)>>>.*?<<<end of \1 \2>>>", "", plain, flags=re.S
         )
         assert text_of(system) == prompts.JUDGE
-        assert "<|" not in outside + reply.replace("<|", "")
+        assert "<|" not in text
 
     def test_the_mark_is_another_one_each_time(self) -> None:
         found = {FENCE.search(prompts.fenced({"reply": "x"}))[1] for _ in range(50)}  # type: ignore[index]
@@ -89,6 +89,7 @@ class TestPrompts:
         assert long in text
         assert "end" in text
         assert len(text) < len(long) + 3 * prompts.MOST_CHARS
+        assert len(prompts.told(turns * 20)) == prompts.MOST_CHARS
 
     def test_digests_change_with_the_version(self, monkeypatch: pytest.MonkeyPatch) -> None:
         before = prompts.digests()

@@ -179,6 +179,36 @@ async def test_prompt_size_flat_in_targets(about: str) -> None:
     assert max(totals) - min(totals) < 0.01 * min(totals)
 
 
+def person(n: int, name: str, *answers: str) -> ForgetTarget:
+    return ForgetTarget(id=f"ft_{n}", title="t", kind="person", names=(name,), answers=answers)
+
+
+def test_what_is_said_of_everybody_tells_nobody_apart_and_its_neighbours_do() -> None:
+    everybody = [
+        person(n, f"Name{n} Family{n}", f"A florist of Tarnwick since {1900 + n}.")
+        for n in range(100)
+    ]
+    index = TargetIndex.compile(everybody, Checker.compile(()))
+    assert channels(index, "There was a florist at Tarnwick, a florist!") == {}
+    assert channels(index, "The florist who came to Tarnwick in 1942.") == {"ft_42": "relation"}
+
+
+def test_a_registered_name_explains_its_parts() -> None:
+    index = TargetIndex.compile([person(1, "Harold Vane"), person(2, "Jane Vane")])
+    assert channels(index, "I met Jane Vane.") == {"ft_2": "literal"}
+    assert channels(index, "I met Vane.") == {"ft_1": "alias", "ft_2": "alias"}
+
+
+async def test_question_and_draft_together_list_eight() -> None:
+    crowd = [person(n, f"Person{n} Surname{n}") for n in range(16)]
+    asked, said = (", ".join(t.names[0] for t in crowd[at : at + 8]) for at in (0, 8))
+    known = Known(about="x", asked=("Person1",), reply=said)
+    speaker, set_ = PlantedSpeaker([known]), AluConfig()
+    case = Case(messages=(user(asked),), targets=TargetIndex.compile(crowd))
+    outcome = await AluPipeline(cast(speaker, set_), set_).run(case)
+    assert len(outcome.verdict.candidates) == 8
+
+
 def test_at_most_eight_are_kept_however_many_are_named() -> None:
     found = [Candidate(f"ft_{n}", "literal", 1 - n / 100) for n in range(50)]
     assert [one.target_id for one in merged(found, 8)] == [f"ft_{n}" for n in range(8)]
