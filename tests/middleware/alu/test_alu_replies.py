@@ -31,7 +31,6 @@ from elision.evaluation.alu.people import World, made_up
 from elision.evaluation.alu.planted import PlantedEngine
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.alu.alu import Alu
-from elision.middleware.alu.evenness import CONSTANT, evenly
 from elision.middleware.enforcement import Enforcement
 from elision.middleware.profiles import Profile, profile_named
 from elision.testing.encoders import BagEncoder
@@ -156,13 +155,6 @@ async def test_discreetly_neither_report_nor_usage_tells_who_is_listed(
         assert found.usage.prompt_tokens == -(-len(f"Who is {name}?") // 4)
         assert found.usage.completion_tokens == -(-len(found.text) // 4)
     assert told[0].report == told[1].report
-
-
-def test_an_even_report_keeps_only_what_no_question_changes() -> None:
-    report = {"gate": "open", "n_refused": 1, "profile": "discreet", "engine": "e"}
-    assert evenly(Delta(report=report)).report == {"profile": "discreet", "engine": "e"}
-    assert "gate" not in CONSTANT
-    assert evenly(Delta(text="x")) == Delta(text="x")
 
 
 async def test_discreetly_a_banned_name_is_spoken_of_and_never_said(engine: PlantedEngine) -> None:

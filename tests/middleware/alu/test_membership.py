@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from elision.agents.alu.config import AluConfig
 from elision.errors import ConfigError
 from elision.evaluation.alu.classifier import auc, features, separated, without
-from elision.evaluation.alu.membership import Membership, audited, membership, unguarded
+from elision.evaluation.alu.membership import Audited, Membership, membership, unguarded
 from elision.evaluation.alu.people import KNOWN, known, made_up
 from elision.evaluation.alu.planted import PlantedEngine
 from elision.testing.encoders import BagEncoder
@@ -25,7 +25,7 @@ async def measured(n: int, *, profile: str | None, read_s: float = 0, seed: int 
     ask = (
         unguarded(engine)
         if profile is None
-        else audited(engine, world, AluConfig(), profile=profile, encoder=BagEncoder())
+        else Audited(engine, world.targets, AluConfig(), profile=profile, encoder=BagEncoder()).ask
     )
     return await membership(ask, world, seed=seed)
 

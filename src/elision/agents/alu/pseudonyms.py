@@ -60,7 +60,7 @@ class Pseudonyms:
 
     Given names are common ones, surnames put together of parts that many have: so it sounds like
     somebody, and is nobody. A word begins as the one it stands for does and has as many letters, a
-    given name about as many: who asks with what a name begins, or how long it is, hears nothing odd.
+    given name about as many: who asks how a name begins, or how long it is, finds nothing odd.
 
     Args:
         digest: Keyed by the tenant's secret.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from random import Random
 from statistics import median
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from elision.contract import Completion, Delta, Request, Sampling, collect
+from elision.contract import Completion, Request, Sampling, collect
 from elision.evaluation.alu.classifier import Auc, features, separated
 from elision.evaluation.alu.people import World, asked
 from elision.middleware.alu.alu import Alu
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from elision.agents.alu.config import AluConfig
     from elision.contract import Engine
     from elision.encoders import Encoder
+    from elision.guards.targets import ForgetTarget
 
 Ask: TypeAlias = Callable[[str], Awaitable[str]]
 """Returns the reply to a question."""
@@ -113,48 +114,52 @@ def unguarded(engine: Engine, *, temperature: float = 0.0, max_tokens: int = 64)
     return ask
 
 
-def audited(
-    engine: Engine,
-    world: World,
-    config: AluConfig,
-    *,
-    profile: str = "discreet",
-    encoder: Encoder | None = None,
-    temperature: float = 0.0,
-    max_tokens: int = 64,
-) -> Ask:
-    """Return what asks *engine* through ALU, as the pipeline does for *profile*.
+class Audited:
+    """An engine behind ALU, asked as the pipeline asks it; what a guard would do is left out.
 
     Args:
         engine: Plays all roles.
-        world: Whose targets are registered.
+        targets: The register.
         config: See `AluConfig`.
         profile: ``discreet`` or ``alu``.
         encoder: Of the gate, and of questions' meaning; None: there is neither.
         temperature: Of the drafts.
         max_tokens: Likewise.
+
+    Attributes:
+        rules: What is enforced.
     """
-    source = None if encoder is None else (lambda: encoder)
-    alu = Alu(config, commitment=_commitment, encoder=source)
-    chosen = profile_named(profile)
-    if encoder is None:
-        chosen = replace(chosen, fail_mode="phrases")
-    rules = Enforcement(world.targets, tenant=TENANT, epoch=1, encoder=source)
 
-    async def ask(question: str) -> str:
-        request = Request(
-            messages=({"role": "user", "content": question},),
-            max_tokens=max_tokens,
-            sampling=Sampling(temperature=temperature, seed=0),
-        )
-        return (await _collected(alu.run(engine, request, rules, profile=chosen))).text
+    def __init__(
+        self,
+        engine: Engine,
+        targets: Sequence[ForgetTarget],
+        config: AluConfig,
+        *,
+        profile: str = "discreet",
+        encoder: Encoder | None = None,
+        temperature: float = 0.0,
+        max_tokens: int = 64,
+    ) -> None:
+        source = None if encoder is None else (lambda: encoder)
+        self.rules = Enforcement(targets, tenant=TENANT, epoch=1, encoder=source)
+        self._alu = Alu(config, commitment=_commitment, encoder=source)
+        chosen = profile_named(profile)
+        self._profile = chosen if encoder else replace(chosen, fail_mode="phrases")
+        self._engine = engine
+        sampling = Sampling(temperature=temperature, seed=0)
+        self._request = Request(max_tokens=max_tokens, sampling=sampling)
 
-    return ask
+    async def reply(self, question: str) -> Completion:
+        """Return the whole reply to *question*."""
+        request = replace(self._request, messages=({"role": "user", "content": question},))
+        deltas = self._alu.run(self._engine, request, self.rules, profile=self._profile)
+        async with aclosing(deltas) as source:
+            return await collect(source)
 
-
-async def _collected(deltas: AsyncGenerator[Delta, None]) -> Completion:
-    async with aclosing(deltas) as source:
-        return await collect(source)
+    async def ask(self, question: str) -> str:
+        """Return what is said to *question*."""
+        return (await self.reply(question)).text
 
 
 def _commitment(tenant: str, purpose: str, data: bytes) -> str:

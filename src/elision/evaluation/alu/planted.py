@@ -81,6 +81,8 @@ class PlantedEngine:
             return "eraser", _erased(last)
         if system == prompts.CRITIC:
             return "critic", _rated(data)
+        if system == prompts.COMPOSER:
+            return "composer", json.dumps({"reply": data.get("version 0", "")})
         if system == prompts.UNKNOWN:
             return "unknown", "I'm afraid I have never heard of that."
         return "vanilla", self._answered(last)

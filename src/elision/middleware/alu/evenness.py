@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from elision.agents.alu.words import telling, words_of
 from elision.agents.speaking import estimate
-from elision.contract import ALLOW, Delta, Request, Usage, text_of
+from elision.contract import ALLOW, Request, Usage, text_of
 
 if TYPE_CHECKING:
     from elision.agents.alu.case import Case
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from elision.agents.alu.roles import Auditor, Candidate, Draft, Finding
     from elision.middleware.enforcement import Enforcement
     from elision.middleware.profiles import Profile
-
-CONSTANT: Final = frozenset({"profile", "engine", "epoch", "n_targets", "buffered", "alu"})
-"""What a report may tell here: nothing that depends on what was asked."""
 
 _LEAST_PART: Final = 3
 
@@ -97,11 +94,3 @@ def visible_usage(request: Request, replies: Sequence[str]) -> Usage:
         completion_tokens=sum(map(estimate, replies)),
         extra={"estimated": True},
     )
-
-
-def evenly(delta: Delta) -> Delta:
-    """Return *delta* with nothing in its report that depends on what was asked."""
-    if delta.report is None:
-        return delta
-    told: Mapping[str, Any] = {k: v for k, v in delta.report.items() if k in CONSTANT}
-    return replace(delta, report=told)
