@@ -10,6 +10,7 @@ import asyncio
 import random
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
@@ -68,15 +69,16 @@ class _Caller(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._reply: asyncio.Future[bytes] | None = None
         self.first = 0.0
-        self.open = True
+        self.open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's own class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class
+        self.open = True
 
     def ask(self, request: bytes) -> asyncio.Future[bytes]:
         self._pieces, self.first = [], 0.0
         self._reply = self._loop.create_future()
-        self.transport.write(request)
+        self._transport.write(request)
         return self._reply
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +88,11 @@ class _Caller(asyncio.Protocol):
         # Not "0" alone: headers may end with it.
         if data == _LAST or data.endswith(b"\r\n" + _LAST) or not self._is_stream():
             self._end()
+
+    def close(self) -> None:
+        if self.open:
+            self.open = False
+            self._transport.close()
 
     def _is_stream(self) -> bool:
         return b"transfer-encoding: chunked" in self._pieces[0]
@@ -121,24 +128,23 @@ async def _call(
     draw: random.Random,
     until: float,
 ) -> None:
-    loop = asyncio.get_running_loop()
-    caller: _Caller | None = None
+    loop, caller = asyncio.get_running_loop(), _Caller()
     await asyncio.sleep(draw.uniform(0, load.think_ms / 1e3))  # not all in the same moment
     while time.perf_counter() < until:
-        if caller is None or not caller.open:
-            _, caller = await loop.create_connection(_Caller, *address)
-        began = time.perf_counter()
-        page = await caller.ask(request)
+        began, page = time.perf_counter(), b""
+        with suppress(OSError):  # then nothing was answered
+            if not caller.open:
+                _, caller = await loop.create_connection(_Caller, *address)
+            began = time.perf_counter()
+            page = await caller.ask(request)
         if wrong := _wrong(page, load.n_pieces):
             seen.errors[wrong] = seen.errors.get(wrong, 0) + 1
-            caller.transport.close()
-            caller.open = False
+            caller.close()
         else:
             seen.first_ms.append((caller.first - began) * 1e3)
             seen.total_ms.append((time.perf_counter() - began) * 1e3)
         await asyncio.sleep(draw.uniform(0, 2 * load.think_ms / 1e3))
-    if caller is not None:
-        caller.transport.close()
+    caller.close()
 
 
 def _wrong(page: bytes, n_pieces: int) -> str:

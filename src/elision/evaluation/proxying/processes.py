@@ -69,13 +69,19 @@ class Client:
         self._process = process
 
     def run(self, load: Load) -> Seen:
-        """Put *load* on its server, to its end."""
+        """Put *load* on its server, to its end.
+
+        Raises:
+            EngineError: If the process ends before it.
+        """
         ask, answers = self._process.stdin, self._process.stdout
         assert ask is not None
         assert answers is not None
         ask.write(orjson.dumps(asdict(load)).decode() + "\n")
         ask.flush()
-        return Seen(**orjson.loads(answers.readline()))
+        if not (line := answers.readline()):
+            raise EngineError("the client process of the bench ended")
+        return Seen(**orjson.loads(line))
 
 
 @contextmanager

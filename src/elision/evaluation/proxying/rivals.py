@@ -18,6 +18,11 @@ PROGRAM = Path(".venv-clients/bin/litellm")
 """Where the rival is installed, below the working directory: not one of our dependencies."""
 
 _KEPT = ("PATH", "HOME", "LANG")
+_SET = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # ours asks for no key either
+}
 
 
 @contextmanager
@@ -55,7 +60,7 @@ def _config(upstream: Server) -> dict[str, object]:
 
 def _quiet() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return kept | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    return kept | _SET
 
 
 def _free_port() -> int:
