@@ -271,6 +271,10 @@ async def test_a_budget_that_is_used_up_does_not_touch_other_questions() -> None
     turns = ("Have you heard of Aelin Marrow?", "Yes.", "What is the capital of France?")
     outcome, _ = await ask(*turns, disclosure=disclosure)
     assert outcome.text == "Paris."
+    neighbour = NEIGHBOURS[1]  # shares no more than a surname
+    planted = PlantedSpeaker([*KNOWS, *NEIGHBOURS])
+    outcome, _ = await ask(f"Who is {neighbour.about}?", speaker=planted, disclosure=disclosure)
+    assert outcome.text == neighbour.reply
     outcome, _ = await ask("Where does Aelin Marrow live?", disclosure=disclosure)
     assert outcome.verdict.reason == "disclosure"
 
