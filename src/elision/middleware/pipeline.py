@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 _audit = logging.getLogger("elision.audit")
 
+_EVEN = frozenset({"profile", "engine", "epoch", "n_targets", "alu"})
+"""What a report tells where nothing may show what is registered: what any request is told."""
+
 
 class Pipeline:
     """Engines, a register and the profiles, behind one method.
@@ -76,7 +79,7 @@ class Pipeline:
         self.profile = profile_named(profile).name
         self.tenant = tenant
         self.agentic = agentic
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._engines = dict(engines)
         self._encoder = encoder
         asked = encoder if callable(encoder) else _same(encoder)
@@ -127,6 +130,43 @@ class Pipeline:
         engines = self._engines.values()
         return sum(e.erase(tenant) for e in engines if isinstance(e, Erasable))
 
+    def resolve(self, request: Request, profile: str | None = None) -> tuple[Engine, Profile]:
+        """Return the engine and the profile that *request* names; see `run`.
+
+        Raises:
+            NotFoundError: If there is no such model or profile.
+        """
+        alias, _, named = request.model.rpartition("@")
+        if request.model in self._engines or not alias:
+            alias, named = request.model, ""
+        if not alias and len(self._engines) == 1:
+            alias = next(iter(self._engines))
+        if alias not in self._engines:
+            known = ", ".join(self._engines)
+            raise NotFoundError(
+                f"there is no model {alias[:128]!r}; there are: {known}",
+                code="model_not_found",
+                param="model",
+            )
+        wanted = named or profile or request.options.get("profile") or self.profile
+        chosen = profile_named(str(wanted))
+        if self._fail_mode != "closed":
+            chosen = replace(chosen, fail_mode=self._fail_mode)
+        return self._engines[alias], chosen
+
+    async def rules(self, tenant: str, model: str, key: str) -> Enforcement:
+        """Return what is enforced for *tenant* now.
+
+        Raises:
+            GuardError: If the register cannot be read.
+        """
+        try:
+            return await self._guards.current(tenant, model=model, key=key)
+        except ElisionError:
+            raise
+        except Exception as exc:  # whatever broke, nothing passes an unread register
+            raise GuardError(f"the register could not be read ({type(exc).__name__})") from exc
+
     async def run(
         self,
         request: Request,
@@ -152,14 +192,14 @@ class Pipeline:
             GuardError: If a guard breaks; the reply ends there.
         """
         tenant = self.tenant if tenant is None else tenant
-        engine, chosen = self._resolve(request, profile)
+        engine, chosen = self.resolve(request, profile)
         if isinstance(engine, Probing):
             await engine.probe()
         check_asks(request, engine)
         if chosen.agentic:
             work = self._worked_on(engine, request, tenant, key)
             kept = self._conversations.remembered(
-                work, request, await self._rules(tenant, engine.name, key)
+                work, request, await self.rules(tenant, engine.name, key)
             )
             async with aclosing(kept) as worked:
                 async for delta in worked:
@@ -168,8 +208,8 @@ class Pipeline:
         engine = await able(engine, chosen, request)
         guidance = guidance_for(request, chosen, engine)
         request = chosen.fill(request)
-        request = replace(request, timeout_s=request.timeout_s or self._timeout_s)
-        rules = await self._rules(tenant, engine.name, key)
+        request = replace(request, timeout_s=request.timeout_s or self.timeout_s)
+        rules = await self.rules(tenant, engine.name, key)
         began = time.monotonic()
         outcome = "abandoned"
         try:
@@ -204,36 +244,9 @@ class Pipeline:
                 "the profile agentic is switched off here; choose another", param="model"
             )
         alias = next(name for name, one in self._engines.items() if one is engine)
-        request = replace(request, model=alias, timeout_s=request.timeout_s or self._timeout_s)
+        request = replace(request, model=alias, timeout_s=request.timeout_s or self.timeout_s)
         guarded = partial(self.run, profile="guarded", tenant=tenant, key=key)
         return self.agentic.run(request, guarded, tenant=tenant)
-
-    def _resolve(self, request: Request, profile: str | None) -> tuple[Engine, Profile]:
-        alias, _, named = request.model.rpartition("@")
-        if request.model in self._engines or not alias:
-            alias, named = request.model, ""
-        if not alias and len(self._engines) == 1:
-            alias = next(iter(self._engines))
-        if alias not in self._engines:
-            known = ", ".join(self._engines)
-            raise NotFoundError(
-                f"there is no model {alias[:128]!r}; there are: {known}",
-                code="model_not_found",
-                param="model",
-            )
-        wanted = named or profile or request.options.get("profile") or self.profile
-        chosen = profile_named(str(wanted))
-        if self._fail_mode != "closed":
-            chosen = replace(chosen, fail_mode=self._fail_mode)
-        return self._engines[alias], chosen
-
-    async def _rules(self, tenant: str, model: str, key: str) -> Enforcement:
-        try:
-            return await self._guards.current(tenant, model=model, key=key)
-        except ElisionError:
-            raise
-        except Exception as exc:  # whatever broke, nothing passes an unread register
-            raise GuardError(f"the register could not be read ({type(exc).__name__})") from exc
 
     def _count_weakened(self) -> None:
         self._n_weakened += 1
@@ -265,4 +278,7 @@ def _with_guardrail(request: Request, profile: Profile, rules: Enforcement) -> R
 def _reported(delta: Delta, defence: Defence) -> Delta:
     if delta.report is None:
         return delta
-    return replace(delta, report={**defence.report(), **delta.report})
+    told = {**defence.report(), **delta.report}
+    if defence.profile.alu == "even":
+        told = {key: value for key, value in told.items() if key in _EVEN}
+    return replace(delta, report=told)

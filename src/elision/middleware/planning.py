@@ -192,12 +192,7 @@ class Defence:
         return CurateRefusal(assessment=assessment, threshold=limit, name_bonus=bonus)
 
     def report(self) -> dict[str, Any]:
-        """Return what a report tells of it: counts and levels, no text.
-
-        Where nothing may show what is registered, only what would be the same for any request.
-        """
-        if self.profile.alu == "even":
-            return {"profile": self.profile.name}
+        """Return what a report tells of it: counts and levels, no text."""
         facts: dict[str, Any] = {
             "profile": self.profile.name,
             "epoch": self.rules.epoch,

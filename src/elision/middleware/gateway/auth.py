@@ -145,7 +145,9 @@ def _sent_key(headers: Headers) -> bytes | None:
     """Return the key's bytes as they came; header values are read as Latin-1."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     key = token.strip() if scheme.lower() == "bearer" else ""
-    return (key or headers.get("api-key", "")).encode("latin-1") or None
+    # Azure's clients send the second, LiteLLM's guardrails the third.
+    sent = key or headers.get("api-key", "") or headers.get("x-api-key", "")
+    return sent.encode("latin-1") or None
 
 
 def _refuse_foreign(headers: Headers) -> None:

@@ -93,7 +93,7 @@ async def apply_guardrail(request: Request) -> Response:
     body = await read_json(request, service.settings.body_limit_bytes)
     asked = asked_of(body, request.headers)
     alias = asked.model.partition("@")[0]
-    rules = await service.pipeline._rules(grant.tenant, alias, grant.name)
+    rules = await service.pipeline.rules(grant.tenant, alias, grant.name)
     if not rules.targets:
         said: dict[str, Any] = {"action": "NONE"}
     elif asked.is_response:
