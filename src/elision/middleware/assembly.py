@@ -106,4 +106,6 @@ def _remote(settings: Settings) -> Engine:
         probe=settings.upstream_probe,
         private=settings.upstream_private,
         trusted=settings.upstream_trusted,
+        tokenizer=settings.upstream_tokenizer,
+        settings=settings,
     )

@@ -201,7 +201,7 @@ def text_completion(head: Head, completion: Completion, *, logprobs: bool) -> di
 
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Return *usage* as OpenAI writes it."""
-    details = {"cached_tokens": usage.cached_tokens}
+    details = {**usage.extra.get("prompt_tokens_details", {}), "cached_tokens": usage.cached_tokens}
     return dict(usage.extra) | {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

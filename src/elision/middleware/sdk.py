@@ -96,7 +96,7 @@ def connect(
     Raises:
         UpstreamError: If the server does not answer.
     """
-    named = model or _first_model(url, key)
+    named = model or _first_model(url, key, private=settings.get("upstream_private", False))
     chosen = _settings(upstream=url, model=named, upstream_key=key, profile=profile, **settings)
     if "assistants" not in settings:  # a file's are those of the model that is served from here
         chosen = chosen.model_copy(update={"assistants": {}})
@@ -119,11 +119,11 @@ def chat_model(model: str | None = None, **options: Any) -> ChatElision:
     return ChatElision(client=client, **options)
 
 
-def _first_model(url: str, key: str | None) -> str:
+def _first_model(url: str, key: str | None, *, private: bool) -> str:
     from elision.middleware.engines.remote import RemoteEngine
 
     async def ask() -> tuple[str, ...]:
-        engine = RemoteEngine(url, model="", key=key)
+        engine = RemoteEngine(url, model="", key=key, private=private)
         try:
             return await engine.models()
         finally:
