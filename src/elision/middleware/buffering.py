@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import orjson
 
 from elision.contract import REFUSE, Allow, Choice, Delta, Redact, Rewind, Verdict, collect
 from elision.errors import GuardError
@@ -44,7 +46,8 @@ async def hold_all(
 
     Each choice comes as one delta: as it is, with spans redacted, or refused (``content_filter``
     and *refusal*). Where nobody can go back any more, a rewind becomes what it says otherwise. A
-    redacted text is checked again, and refused if it is still not allowed. Log-probabilities and
+    redacted text is checked again, and refused if it is still not allowed. So is a choice whose tool
+    calls, or other parts beside the text, hold what they must not. Log-probabilities and
     traces are dropped where the text was changed. Usage and report come last; the report also tells
     ``n_refused`` and ``n_redacted`` choices.
 
@@ -67,6 +70,8 @@ async def hold_all(
         yield Delta(
             choice=choice.index,
             text=choice.text,
+            message=choice.message,
+            extra=choice.extra,
             logprobs=choice.logprobs,
             trace=choice.trace,
             finish=choice.finish,
@@ -77,7 +82,8 @@ async def hold_all(
         "n_refused": sum(refused),
         "n_redacted": sum(c and not r for c, r in zip(changed, refused, strict=True)),
     }
-    yield Delta(usage=whole.usage, report={**whole.report, "buffered": True, **counts})
+    report = {**whole.report, "buffered": True, **counts}
+    yield Delta(usage=whole.usage, extra=whole.extra, report=report)
 
 
 async def _checked(
@@ -87,11 +93,39 @@ async def _checked(
     if choice.finish == "content_filter":
         return Choice(index=choice.index, text=refusal, finish="content_filter")
     text = await _settled(choice.text, checker, deadline)
-    if text is None:
+    if text is None or not await _are_allowed(choice.message, checker, deadline):
         return Choice(index=choice.index, text=refusal, finish="content_filter")
     if text != choice.text:
         return replace(choice, text=text, logprobs=(), trace=())
     return choice
+
+
+async def _are_allowed(
+    message: Mapping[str, Any], checker: Checker, deadline: float | None
+) -> bool:
+    """Return whether every string of *message* may leave as it is; nothing there is redacted."""
+    for text in _strings(message):
+        verdicts = await _verdicts(text, checker, deadline)
+        if not all(isinstance(verdict, Allow) for verdict in verdicts):
+            return False
+    return True
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield every string in *value*; of one that is JSON, also those in that."""
+    match value:
+        case str():
+            yield value
+            if value.lstrip()[:1] in {"{", "["}:
+                with suppress(orjson.JSONDecodeError):
+                    yield from _strings(orjson.loads(value))
+        case Mapping():
+            for key, inner in value.items():
+                yield str(key)
+                yield from _strings(inner)
+        case list() | tuple():
+            for inner in value:
+                yield from _strings(inner)
 
 
 async def _settled(text: str, checker: Checker, deadline: float | None) -> str | None:

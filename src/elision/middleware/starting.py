@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from elision.contract import Capability, Delta, Engine, Plan, Request, in_order
+from elision.errors import RequestError
 from elision.guards.baselines.refusals import refusal_for
 from elision.middleware.alu.audited import Audited
 from elision.middleware.buffering import hold_all, judge_of
@@ -68,6 +69,7 @@ class Starts:
     ) -> AsyncGenerator[Delta, None]:
         profile = defence.profile
         if profile.alu != "off":
+            _check_trust(engine, profile)
             engine = Audited(engine, self._alu, defence.rules, profile)
         elif has_scores(engine):
             return engine.stream(await self._decoded(engine, plan, defence))
@@ -113,6 +115,18 @@ def _needs(profile: Profile, request: Request) -> bool:
 def has_scores(engine: Engine) -> bool:
     """Return whether *engine* decodes here, so that recipes can act."""
     return engine.lexicon is not None and Capability.LOGITS in engine.capabilities
+
+
+def _check_trust(engine: Engine, profile: Profile) -> None:
+    """Raise unless *engine* may be told what is registered: its roles' prompts describe targets."""
+    if getattr(engine, "trusted", True):
+        return
+    raise RequestError(
+        f"the profile {profile.name} describes targets to the model, and the upstream is not "
+        "trusted with them; set upstream_trusted, or choose another profile",
+        param="model",
+        code="upstream_not_trusted",
+    )
 
 
 def _plan(request: Request, defence: Defence, tenant: str) -> Plan:

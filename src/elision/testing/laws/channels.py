@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging import LogRecord
 from typing import Any, NamedTuple, TypeAlias
 
-from elision.contract import Alternative, Completion, Delta, TokenLogprob, TokenTrace
+from elision.contract import Alternative, Completion, Delta, TokenLogprob, TokenTrace, joined
 
 Said: TypeAlias = (
     Completion
@@ -58,7 +59,9 @@ def heard(said: Said, *, before: str = "") -> Iterator[Heard]:
             for choice in said.choices:
                 yield from _choice(choice.index, choice.text, choice.logprobs, before)
                 yield from _traced(choice.index, choice.trace, before)
+                yield from _beside(choice.index, choice.message, choice.extra)
             yield from _within("report", said.report)
+            yield from _within("fields", said.extra)
         case Delta():
             yield from _collection([said], before)
         case BaseException():
@@ -83,6 +86,11 @@ def _collection(items: list[Any], before: str) -> Iterator[Heard]:
         entries = [entry for delta in own for entry in delta.logprobs]
         yield from _choice(index, "".join(delta.text for delta in own), entries, before)
         yield from _traced(index, [entry for delta in own for entry in delta.trace], before)
+        message: dict[str, Any] = {}
+        for delta in own:
+            message = joined(message, delta.message)
+            yield from _beside(index, delta.message, delta.extra)
+        yield from _beside(index, message, {})
     for item in items:
         if isinstance(item, Delta):
             yield from _within("report", item.report)
@@ -107,6 +115,16 @@ def _choice(index: int, text: str, entries: Sequence[TokenLogprob], before: str)
     yield Heard(f"choice {index}, bytes of all logprobs", _text(written), before)
     names = b"".join(map(_named, entries))
     yield Heard(f"choice {index}, names of all logprobs", _text(names), before)
+
+
+def _beside(index: int, message: Mapping[str, Any], extra: Mapping[str, Any]) -> Iterator[Heard]:
+    """Read what a choice says beside its text: tool calls, JSON also as what it says, fields."""
+    yield from _within(f"choice {index}, message", message)
+    yield from _within(f"choice {index}, fields", extra)
+    for call in message.get("tool_calls") or ():
+        arguments = call.get("function", {}).get("arguments", "")
+        with suppress(json.JSONDecodeError):
+            yield from _within(f"choice {index}, arguments", [json.loads(arguments)])
 
 
 def _traced(index: int, entries: Sequence[TokenTrace], before: str) -> Iterator[Heard]:
