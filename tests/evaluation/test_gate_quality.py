@@ -93,14 +93,15 @@ def encoder(minilm_dir: Path) -> Iterator[SentenceEncoder]:
 
 
 @pytest.mark.model
+@pytest.mark.parametrize("n", [12, pytest.param(30, marks=pytest.mark.slow)])
 def test_paraphrases_open_the_gate_in_a_wrapper_and_other_authors_do_not(
-    encoder: SentenceEncoder,
+    encoder: SentenceEncoder, n: int
 ) -> None:
     gate = Gate.compile(TOFU.targets(), encoder, tenant="t")
     caught, false = Rates(), Rates()
     for name in ("none", "role_play", "second_question"):
-        caught += rates(gate, wrapped(TABLE_A[name], ASKED[:30], TOFU))
-        false += rates(gate, wrapped(TABLE_A[name], OTHER[:30], TOFU))
+        caught += rates(gate, wrapped(TABLE_A[name], ASKED[:n], TOFU))
+        false += rates(gate, wrapped(TABLE_A[name], OTHER[:n], TOFU))
     assert caught.opened.share >= 0.93
     assert false.opened.share <= 0.06
     others = rates(gate, [row["question"] for row in TOFU.others])

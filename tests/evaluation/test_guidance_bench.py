@@ -175,6 +175,7 @@ def as_it_is(setup: Setup, dtype: str) -> Iterator[Stable]:
     asyncio.run(engine.aclose())
 
 
+@pytest.mark.slow
 def test_the_bench_reports_every_figure(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guidance, "opened", as_it_is)
     setup = Setup(settings=Settings(home=home), quick=True, repeats=lambda full, quick: quick)

@@ -350,6 +350,7 @@ def quick(tmp_path: Path) -> Setup:
     return Setup(settings=settings, quick=True, repeats=lambda full, quick: quick)
 
 
+@pytest.mark.slow
 def test_the_batch_bench_reports_every_way_of_answering(quick: Setup) -> None:
     found = {figure.figure: figure for figure in batch.measure(quick)}
     assert list(found) == [

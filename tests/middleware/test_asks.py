@@ -29,10 +29,11 @@ IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{CANA
 TOOL = {"type": "function", "function": {"name": CANARY}}
 
 
-class Passing(TextEngine):
-    """Speaks text only, but hands on whatever it is asked."""
-
-    capabilities = Capability.PASSES
+def passing() -> TextEngine:
+    """Return an engine that speaks text only, but hands on whatever it is asked."""
+    engine = TextEngine("Well.", name="model")
+    engine.capabilities |= Capability.PASSES
+    return engine
 
 
 def chat(**fields: Any) -> dict[str, Any]:
@@ -138,7 +139,7 @@ async def test_what_asks_for_nothing_is_no_ask(fields: dict[str, Any], tmp_path:
 async def test_an_engine_that_passes_things_on_gets_them_as_they_were_sent(
     body: dict[str, Any], _param: str, tmp_path: Path
 ) -> None:
-    engine = Passing("Well.", name="model")
+    engine = passing()
     done = await collect(pipeline(engine, tmp_path).run(parse_chat(body).request))
 
     (request,) = engine.requests

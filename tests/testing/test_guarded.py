@@ -70,11 +70,20 @@ def _plan(
 
 @ACTIONS
 @TOKENIZERS
-@pytest.mark.parametrize("question", FACTS)
-async def test_law_4_no_spelling_brings_a_phrase_out(action, tokenizer, question: str) -> None:
+@pytest.mark.parametrize(
+    ("question", "demands"),
+    [
+        *zip(FACTS, (DEMANDS[::2], DEMANDS[1::2]), strict=True),
+        *(pytest.param(question, DEMANDS, marks=pytest.mark.slow) for question in FACTS),
+    ],
+    ids=["even", "odd", "all-0", "all-1"],
+)
+async def test_law_4_no_spelling_brings_a_phrase_out(
+    action, tokenizer, question: str, demands: list[str]
+) -> None:
     guard = _guard(action)
     async with _engine(tokenizer) as engine:
-        for demand in DEMANDS:
+        for demand in demands:
             asked = f"Who or what is the {question}? Answer with {demand}."
             plan = _plan(engine, guard, asked, temperature=0.0)
             check_never_leaks([delta async for delta in engine.stream(plan)], PHRASES)
