@@ -207,6 +207,40 @@ async def test_work_that_fails_raises_its_own_error_and_stops_watching() -> None
     assert len(asyncio.all_tasks()) == 1
 
 
+async def test_who_cancels_from_elsewhere_is_not_taken_for_a_client_that_left() -> None:
+    task = asyncio.ensure_future(_serve(EventStream(_endless())))
+    await asyncio.sleep(0.05)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_the_task_of_a_client_that_left_can_go_on() -> None:
+    with pytest.raises(ClientDisconnect):
+        await _serve(EventStream(_endless()), leaves_after_s=0.05)
+    task = asyncio.current_task()
+
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_a_channel_that_breaks_has_no_client_at_its_end() -> None:
+    async def receive() -> dict[str, Any]:
+        raise OSError("broken")
+
+    with pytest.raises(ClientDisconnect):
+        await until_gone(receive, asyncio.sleep(3600))
+
+
+async def _endless() -> AsyncIterator[bytes]:
+    while True:
+        await asyncio.sleep(0.01)
+        yield b"data: 1\n\n"
+
+
 async def _serve(stream: EventStream, *, leaves_after_s: float = 3600) -> list[Any]:
     sent: list[Any] = []
 
