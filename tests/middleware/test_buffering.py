@@ -204,3 +204,33 @@ async def test_a_phrase_that_only_the_whole_text_shows_does_not_leave() -> None:
     assert done.text == "No."
     check_never_leaks(done, ["Paris"])
     await engine.aclose()
+
+
+CALL = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+
+
+def calling(*arguments: str) -> AsyncGenerator[Delta, None]:
+    pieces = [{"index": 0, "function": {"arguments": piece}} for piece in arguments]
+    return stream(
+        *(Delta(message={"tool_calls": [call]}) for call in (CALL, *pieces)),
+        Delta(finish="tool_calls", extra={"stop_reason": 3}),
+        replace(LAST, extra={"service_tier": "x"}),
+    )
+
+
+async def test_tool_calls_and_unknown_fields_leave_with_the_reply() -> None:
+    done = await collect(hold_all(calling('{"a": ', '"b"}'), lambda _: ()))
+    (call,) = done.choices[0].message["tool_calls"]
+    assert call["function"] == {"name": "f", "arguments": '{"a": "b"}'}
+    assert (done.choices[0].finish, done.choices[0].extra) == ("tool_calls", {"stop_reason": 3})
+    assert done.extra == {"service_tier": "x"}
+
+
+@pytest.mark.parametrize("arguments", [('{"a": "ab', 'cd"}'), (r'{"a": "ab\u00', '63d"}')])
+async def test_a_tool_call_is_read_as_what_it_says_and_refused_whole(
+    arguments: tuple[str, ...],
+) -> None:
+    found = hold_all(calling(*arguments), lambda t: [REFUSE] if t == "abcd" else [], refusal="No.")
+    done = await collect(found)
+    assert (done.text, done.choices[0].finish) == ("No.", "content_filter")
+    assert not done.choices[0].message

@@ -46,8 +46,8 @@ async def hold_all(
 
     Each choice comes as one delta: as it is, with spans redacted, or refused (``content_filter``
     and *refusal*). Where nobody can go back any more, a rewind becomes what it says otherwise. A
-    redacted text is checked again, and refused if it is still not allowed. So is a choice whose tool
-    calls, or other parts beside the text, hold what they must not. Log-probabilities and
+    redacted text is checked again, and refused if it is still not allowed. So is a choice whose
+    tool calls, or other parts beside the text, hold what they must not. Log-probabilities and
     traces are dropped where the text was changed. Usage and report come last; the report also tells
     ``n_refused`` and ``n_redacted`` choices.
 
