@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from elision.contract import Engine
 
 CLEAN: Final = "How tall is a lighthouse?"
-READ_S, WRITE_S = 1e-6, 1e-4
-"""Seconds a token takes the planted engine; a reply through all roles some 50 ms."""
+READ_S, WRITE_S = 3e-6, 3e-4
+"""Seconds a token takes the planted engine; a reply through all roles some 100 ms."""
 _MANY: Final = 10_000
 _TOKENS: Final = 48
 _SMALL: Final = AluConfig(judge_tokens=96, n_variants=2, keep=1, n_turns=2)
