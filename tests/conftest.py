@@ -59,6 +59,51 @@ def _no_network() -> Iterator[None]:
     patch.undo()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _migrated_once() -> Iterator[None]:
+    """Let migrations make one new SQLite file of each layout, and repeat what they made for others.
+
+    A file that is not new, a server's database, and what another process opens are migrated.
+    """
+    from sqlalchemy import Connection, text
+
+    from elision.sql.database import Database, Layout
+
+    patch, made = pytest.MonkeyPatch(), dict[Layout, list[str]]()
+    migrate, all_of = Database._migrate, text("SELECT sql FROM sqlite_master WHERE sql NOT NULL")
+
+    def again(self: Database, connection: Connection, needed: dict[str, Any]) -> None:
+        layout = self._layout
+        is_new = self.folder is not None and not connection.execute(all_of).first()
+        if is_new and layout in made:
+            for statement in made[layout]:
+                connection.exec_driver_sql(statement)
+            return
+        migrate(self, connection, needed)
+        if is_new:
+            made[layout] = _repeatable(connection, layout.version_table)
+
+    patch.setattr(Database, "_migrate", again)
+    yield
+    patch.undo()
+
+
+def _repeatable(connection: Any, version_table: str) -> list[str]:
+    """Return what makes a file like the new one of *connection*: its schema, and where it stands.
+
+    Only of a file that holds nothing else.
+    """
+    rows = connection.exec_driver_sql(
+        "SELECT type, name, sql FROM sqlite_master"
+        " WHERE sql NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid"
+    ).all()
+    tables = [name for kind, name, _ in rows if kind == "table" and name != version_table]
+    for name in tables:
+        assert connection.exec_driver_sql(f'SELECT count(*) FROM "{name}"').scalar() == 0, name
+    version = connection.exec_driver_sql(f'SELECT version_num FROM "{version_table}"').scalar()
+    return [*(sql for *_, sql in rows), f"INSERT INTO \"{version_table}\" VALUES ('{version}')"]
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty ``ELISION_HOME``; no other setting leaks in, the model cache stays."""

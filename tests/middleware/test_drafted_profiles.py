@@ -88,7 +88,7 @@ async def targets(pipe: Pipeline) -> list[str]:
     return [masked, redacted, refused]
 
 
-@pytest.mark.parametrize("seeds", [(0, 1), pytest.param((0, 1, 2, 3), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [(0, 1), pytest.param((2, 3), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("profile", SAMPLED)
 async def test_drafts_change_nothing_in_any_profile(
     pipe: Pipeline, profile: str, seeds: tuple[int, ...]
