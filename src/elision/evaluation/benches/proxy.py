@@ -41,7 +41,8 @@ def _latency(setup: Setup, asking: Client) -> Iterator[Figure]:
         far = stack.enter_context(upstream(**_pace(LATENCY)))
         ours = stack.enter_context(elision(far, profile="passthrough"))
         ways: dict[str, Way] = {"direct": (far, MODEL), "ours": (ours, MODEL)}
-        rival = stack.enter_context(litellm(far))
+        # It takes half a minute to start.
+        rival = None if setup.quick else stack.enter_context(litellm(far))
         if rival is not None:
             ways["litellm"] = rival, MODEL
         for n_streams in (N_STREAMS, 1):
@@ -162,7 +163,7 @@ def _chunk_cost(
     setup: Setup, asking: Client, ours: Server, profile: str, *, n_targets: int
 ) -> Figure:
     way, costs = (ours, f"{MODEL}@{profile}"), []
-    for n in range(-1, setup.repeats(5, 2)):
+    for n in range(-1, setup.repeats(5, 1)):
         before = ours.cpu_s()
         seen = _asked(asking, way, N_STREAMS, setup.repeats(4, 2), CPU, seed=n)
         n_chunks = len(seen.total_ms) * (int(CPU["n_pieces"]) + 3)  # the role, the end, [DONE]
