@@ -207,7 +207,9 @@ def request(**guidance: Any) -> Request:
 class Scores(TextEngine):
     """Says that it has what is asked of it."""
 
-    capabilities = ~Capability.NONE
+    def __init__(self, reply: list[str]) -> None:
+        super().__init__(reply)
+        self.capabilities = ~Capability.NONE
 
 
 @pytest.mark.parametrize("missing", [Capability.LOGITS, Capability.BRANCH])
