@@ -207,8 +207,8 @@ def request(**guidance: Any) -> Request:
 class Scores(TextEngine):
     """Says that it has what is asked of it."""
 
-    def __init__(self, reply: list[str]) -> None:
-        super().__init__(reply)
+    def __init__(self, reply: list[str], **options: Any) -> None:
+        super().__init__(reply, **options)
         self.capabilities = ~Capability.NONE
 
 
