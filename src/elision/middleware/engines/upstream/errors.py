@@ -28,7 +28,7 @@ from elision.errors import (
 from elision.middleware.engines.upstream.addresses import RefusedAddressError
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
-_TOO_LONG = re.compile(r"maximum context length|context size|context window|context_length", re.I)
+_TOO_LONG = re.compile(r"maximum (context|model) length|context size|context window|context_length", re.I)
 _LONGEST_WAIT_S = 3600.0
 _NESTING = 4
 

@@ -23,7 +23,7 @@ Ask: TypeAlias = Callable[[str, str, "Mapping[str, Any] | None"], Awaitable[Any]
 """Sends method, route and body, and returns the answer's JSON; raises what a refusal means. A route
 that begins with a slash hangs at the server's root, not at the base URL."""
 
-TOTAL_S: Final = 15.0
+TOTAL_S: Final = 20.0
 """Longest time that all of it may take, in seconds."""
 
 _PROMPT: Final = ({"role": "user", "content": "Say OK."},)

@@ -18,7 +18,7 @@ Answer: TypeAlias = Callable[..., AbstractAsyncContextManager[aiohttp.ClientResp
 """Lends the answer to method, route and deadline; takes ``body`` and ``retries`` too."""
 
 _LIMIT_BYTES: Final = 8_000_000
-_PROBE_S: Final = 5.0
+_PROBE_S: Final = 10.0
 
 
 async def model_ids(answer: Answer, timeout_s: float | None) -> tuple[str, ...]:
