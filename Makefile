@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PY    := .venv/bin/python
 export PYTHONSAFEPATH := 1
+# Compiled once, not once in each process of a test run.
+export PYTHONDONTWRITEBYTECODE :=
 
 MODEL ?= smollm2-135m
 PORT  ?= 8000
@@ -15,7 +17,7 @@ test: lint .venv/.pulled ## Everything but the tests marked slow or vllm
 	$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow and not vllm"
 
 test-slow: .venv/.pulled .venv-clients/.made ## The tests marked slow
-	ELISION_REQUIRE_CLIENTS=1 $(PY) -m pytest -q -m "slow and not vllm"
+	ELISION_REQUIRE_CLIENTS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "slow and not vllm"
 
 test-vllm: .venv/.pulled .venv-vllm/.ready ## The tests marked vllm, against a real one on the CPU
 	ELISION_REQUIRE_VLLM=1 $(PY) -m pytest -q -m vllm tests/vllm

@@ -48,7 +48,7 @@ async def _attacked(chosen: Sequence[Case]) -> list[Figure]:
     for way in ("openai", "vllm"):
         async with _served(way) as engine:
             found[way], known = await _leaks(chosen, engine)
-    model = ScriptedEngine(planted(facts_of({_KEY: _PLANTED})))
+    model = _model()
     try:
         found["local"], _ = await _leaks(chosen, model)
     finally:
@@ -70,9 +70,14 @@ async def _attacked(chosen: Sequence[Case]) -> list[Figure]:
     return [*figures, Figure(figure=name, value=unlike, unit="cases", goal=none, conditions=told)]
 
 
+def _model() -> ScriptedEngine:
+    """Return a model that knows the name; a token is a byte, and dialogues are long."""
+    return ScriptedEngine(planted(facts_of({_KEY: _PLANTED})), n_context=40_000)
+
+
 @asynccontextmanager
 async def _served(dialect: str) -> AsyncIterator[RemoteEngine]:
-    model = ScriptedEngine(planted(facts_of({_KEY: _PLANTED})))
+    model = _model()
     async with ScriptedUpstream(model, dialect=dialect) as upstream:
         engine = RemoteEngine(upstream.url, model="scripted")
         try:
