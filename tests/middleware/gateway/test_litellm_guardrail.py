@@ -279,6 +279,7 @@ def test_a_target_for_one_model_holds_for_that_model(served: Any) -> None:
          "structured_messages"),
         ({"input_type": "response", "additional_provider_specific_params": {"elision": {}}},
          "additional_provider_specific_params.elision"),
+        ({"input_type": "response", "texts": ["a" * 100_000, "b" * 100_001]}, "texts"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_the_callers_error(guard: Any, body: Any, param: str) -> None:

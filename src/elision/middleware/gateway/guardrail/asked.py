@@ -28,6 +28,8 @@ _FIXED: Final = frozenset(
 )
 """What the wire itself says: nobody's words."""
 _DEEPEST: Final = 32
+MOST_CHARACTERS: Final = 200_000
+"""Of one question's texts and calls: reading them takes tens of microseconds each."""
 _T = TypeVar("_T", bound=str)
 
 
@@ -85,7 +87,7 @@ def asked_of(body: object, headers: Mapping[str, str]) -> Asked:
     fields = Fields(body)
     _refuse_options(fields.take("additional_provider_specific_params"))
     kinds = ("request", "response")
-    return Asked(
+    asked = Asked(
         is_response=_one_of(fields.need("input_type"), kinds, "input_type") == "response",
         call=_name(fields, "litellm_call_id"),
         model=_name(fields, "model"),
@@ -99,6 +101,9 @@ def asked_of(body: object, headers: Mapping[str, str]) -> Asked:
         streaming=_option(headers, STREAMING_HEADER, get_args(Streaming), "block_only"),
         requests=_option(headers, REQUESTS_HEADER, get_args(Requests), "off"),
     )
+    if sum(map(len, (*asked.texts, *(leaf.text for leaf in asked.leaves)))) > MOST_CHARACTERS:
+        raise reject("texts", f"and calls must hold at most {MOST_CHARACTERS} characters in all")
+    return asked
 
 
 def leaves_of(value: object, path: str, *, depth: int = 0) -> Iterator[Leaf]:
