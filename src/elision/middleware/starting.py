@@ -106,7 +106,6 @@ def _needs(profile: Profile, request: Request) -> bool:
         or profile.guidance
         or options.get("guidance")
         or options.get("trace")
-        or request.answer is not None
         or sampling.top_n_sigma
         or sampling.rng == "torch"
     )
