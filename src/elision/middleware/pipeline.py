@@ -19,6 +19,7 @@ from elision.agents.alu.config import AluConfig
 from elision.contract import (
     Delta,
     Engine,
+    Epoch,
     Erasable,
     Probing,
     Request,
@@ -166,6 +167,14 @@ class Pipeline:
             raise
         except Exception as exc:  # whatever broke, nothing passes an unread register
             raise GuardError(f"the register could not be read ({type(exc).__name__})") from exc
+
+    async def epoch(self, tenant: str) -> Epoch:
+        """Return how often *tenant*'s targets have changed.
+
+        Raises:
+            GuardError: If the register cannot be read.
+        """
+        return await self._guards.epoch(tenant)
 
     async def run(
         self,

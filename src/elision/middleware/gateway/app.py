@@ -4,7 +4,7 @@
 
     Boundary   id, envelope, count, log line
       KeyGate  key, tenant, roles
-        /v1/chat/completions, /v1/completions     plain Starlette: no validation layer per request
+        Direct   /v1/chat/completions, /v1/completions: no router and no validation per request
         /v1/models, /v1/forget, /v1/memory, ...   FastAPI
 """
 
@@ -37,6 +37,7 @@ from elision.middleware.gateway.auth import KeyGate, Keyring
 from elision.middleware.gateway.boundary import Boundary
 from elision.middleware.gateway.chat import create_chat_completion
 from elision.middleware.gateway.completions import create_completion
+from elision.middleware.gateway.direct import Direct
 from elision.middleware.gateway.errors import failure_of
 from elision.middleware.gateway.guardrail.growing import Growing
 from elision.middleware.gateway.memory import episodes, erasing, moving, reading
@@ -49,6 +50,12 @@ from elision.middleware.gateway.shadow import Shadow
 if TYPE_CHECKING:
     from elision.middleware.pipeline import Pipeline
     from elision.settings import Settings
+
+
+_DIRECT = {
+    "/v1/chat/completions": create_chat_completion,
+    "/v1/completions": create_completion,
+}
 
 
 def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
@@ -72,6 +79,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
         middleware=[
             Middleware(Boundary, metrics=metrics),
             Middleware(KeyGate, keyring=Keyring.of(settings), tenant=settings.tenant),
+            Middleware(Direct, routes=_DIRECT),
         ],
         exception_handlers={HTTPException: _envelope, RequestValidationError: _envelope},
     )
@@ -83,8 +91,8 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
         checkers=checking.Checkers(register),
     )
     app.state.growing = Growing()
-    app.add_route("/v1/chat/completions", create_chat_completion, methods=["POST"])
-    app.add_route("/v1/completions", create_completion, methods=["POST"])
+    for path, answer in _DIRECT.items():  # for what is no POST, and for the description
+        app.add_route(path, answer, methods=["POST"])
     # Routes with a word where others have an id come first.
     for room in (
         models, transfer, forget, targets, lifecycle, impact, receipts, audit, checking, litellm,

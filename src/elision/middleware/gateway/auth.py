@@ -112,7 +112,7 @@ class KeyGate:
             return self._probe
         grant = self._holder(headers)
         # As the router reads it: of an application mounted in another, the rest of the path.
-        if wanted := lacking(grant.roles, scope["method"], _route_path(scope)):
+        if wanted := lacking(grant.roles, scope["method"], route_path(scope)):
             raise RoleError(wanted)
         return grant
 
@@ -126,7 +126,8 @@ class KeyGate:
         return grant
 
 
-def _route_path(scope: Scope) -> str:
+def route_path(scope: Scope) -> str:
+    """Return the path behind where the application is mounted."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from itertools import accumulate
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,8 +17,9 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from elision.contract import Delta
 
@@ -40,6 +43,30 @@ class _EngineGauges(Collector):
             if _GAUGE_NAME.fullmatch(name):
                 help_text = f"The engines' {name.replace('_', ' ')}, summed."
                 yield GaugeMetricFamily(f"elision_engine_{name}", help_text, value=value)
+
+
+class Timings(Collector):
+    """A histogram of seconds without labels, told by one thread: a fifth of the library's cost."""
+
+    def __init__(self, name: str, told: str, *, buckets: Sequence[float]) -> None:
+        """Count from zero, in *buckets*: upper bounds, in order."""
+        self._name = name
+        self._told = told
+        self._bounds = tuple(buckets)
+        self._counts = [0] * (len(self._bounds) + 1)
+        self._sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum_s += seconds
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        """Yield it, for a scrape."""
+        bounds = (*map(floatToGoString, self._bounds), "+Inf")
+        counts = map(float, accumulate(self._counts))
+        rows = list(zip(bounds, counts, strict=True))
+        yield HistogramMetricFamily(self._name, self._told, buckets=rows, sum_value=self._sum_s)
 
 
 class Metrics:
@@ -67,23 +94,23 @@ class Metrics:
             "elision_request_seconds", "Time of a request.", ["route"], registry=registry
         )
         self.tokens = Counter("elision_tokens", "Tokens.", ["kind"], registry=registry)
-        self.first_token = Histogram(
+        self.first_token = Timings(
             "elision_time_to_first_token_seconds",
             "Time from a request's arrival to the first piece of its reply.",
             buckets=_FIRST_BUCKETS,
-            registry=registry,
         )
         self.observed = Counter(
             "elision_observed",
             "Phrases of observing targets in replies that left.",
             registry=registry,
         )
-        self.gap = Histogram(
+        self.gap = Timings(
             "elision_inter_token_seconds",
             "Time between two pieces of a reply; a piece is one token unless text was held back.",
             buckets=_GAP_BUCKETS,
-            registry=registry,
         )
+        registry.register(self.first_token)
+        registry.register(self.gap)
 
     async def watch(self, deltas: AsyncIterator[Delta], began: float) -> AsyncIterator[Delta]:
         """Pass *deltas* on, timed and counted.

@@ -41,6 +41,10 @@ class RelayStream(EventStream):
         ours = [pair for pair in super().head() if pair[0] not in named]
         return ours + list(self._answer.headers)
 
+    def is_last(self) -> bool:
+        """Whether the upstream has said that nothing follows."""
+        return self._answer.is_last
+
 
 async def relay_whole(
     request: Request, answer: Relayed, metrics: Metrics, began: float

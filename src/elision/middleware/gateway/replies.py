@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -82,7 +81,7 @@ async def reply(request: Request, shape: Shape) -> Response:
     deltas = service.metrics.watch(guarded, began)
     if parsed.stream:
         # Read before the guard is: what is compiled then is at least as new.
-        epoch = await asyncio.to_thread(service.register.epoch, tenant)
+        epoch = await service.pipeline.epoch(tenant)
         return EventStream(events(deltas, shape.chunks(head)), headers={EPOCH_HEADER: str(epoch)})
     asked = time.perf_counter()
     completion = await until_gone(request.receive, collect(deltas))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging.config
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -24,6 +26,12 @@ GRACE_S = 10
 
 IDLE_S = 30
 """How long an idle connection is kept; longer than client pools do, so they never meet a close."""
+
+MAX_FILES = 65_536
+"""Descriptors that the process asks for, if the system allows it; a stream takes two."""
+
+GARBAGE = 10_000
+"""New containers after which cycles are looked for; Python's default is 700, ten chunks' worth."""
 
 _LOGGING = {
     "version": 1,
@@ -110,6 +118,7 @@ def serve(
         ConfigError: As in `Listener`.
     """
     log_to_stderr()
+    settle()
     model = next(iter(pipeline.models()), settings.model)
 
     def greet(url: str) -> None:
@@ -117,6 +126,18 @@ def serve(
 
     with _signals_ignored_afterwards():
         Listener(pipeline, settings, announce=greet).run()
+
+
+def settle() -> None:
+    """Fit the process to many streams: enough descriptors, and fewer looks for garbage."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    # What start-up made lives as long as the process: a full collection need not walk through it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
 
 
 def log_to_stderr() -> None:

@@ -138,6 +138,10 @@ class EventStream(Response):
         """Return the headers, asked for when the stream opens."""
         return self.raw_headers
 
+    def is_last(self) -> bool:
+        """Whether what the source yielded last is known to be the last; it may not know."""
+        return False
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream until its end or the client's.
 
@@ -149,13 +153,15 @@ class EventStream(Response):
             await until_gone(receive, self._serve(scope, send))
 
     async def _serve(self, scope: Scope, send: Send) -> None:
-        loop = asyncio.get_running_loop()
+        loop, last = asyncio.get_running_loop(), b""
         self._wrote = loop.time()
         self._heart = loop.call_later(self._heartbeat_s, self._listen, loop, send)
         try:
-            async with aclosing(self._source) as source:  # type: ignore[type-var] # a generator
-                async for data in source:
-                    await self._write(send, data, loop)
+            async for data in self._source:
+                if self.is_last():  # then the end goes with it: a write costs more than a chunk
+                    last = data
+                    break
+                await self._write(send, data, loop)
         except Exception as exc:
             if not self._open:
                 raise
@@ -163,7 +169,9 @@ class EventStream(Response):
             await self._write(send, b"data: " + failure_of(exc).body() + b"\n\n", loop)
         finally:
             await self._still()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if not self._open:
+            await self._start(send)
+        await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _write(self, send: Send, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
         if not self._open:

@@ -125,12 +125,20 @@ class Relayed:
                     self._cut.finish()
                 elif piece := self._cut.feed(chunk):
                     return piece
-        await self._end()
         raise StopAsyncIteration
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing follows what was returned last."""
+        return self._cut.done
 
     async def aclose(self) -> None:
         """Close the upstream's connection, unless the answer was read to its end. Idempotent."""
-        await self._open.aclose()
+        try:
+            if self.is_last and self.outcome == "abandoned":
+                await self._end()
+        finally:
+            await self._open.aclose()
         calls, self._when_closed = self._when_closed, []
         for call in calls:
             call(self)
