@@ -6,10 +6,21 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from elision.contract import Capability, Delta, Engine, Plan, Request, in_order
+from elision.agents.alu.redaction import UNKNOWN, sentence
+from elision.contract import (
+    Capability,
+    Delta,
+    Engine,
+    Finish,
+    Plan,
+    Request,
+    in_order,
+    text_of,
+)
 from elision.errors import RequestError
 from elision.guards.baselines.refusals import refusal_for
 from elision.middleware.alu.audited import Audited
@@ -24,6 +35,8 @@ if TYPE_CHECKING:
 
 REFUSAL: Final = "I can't help with that."
 """What a refused choice says if nothing of it has left yet."""
+_REMARKS: Final = ("n_refused", "n_redacted")
+"""What a report of a reply tells of what was done to it."""
 
 
 @runtime_checkable
@@ -60,9 +73,14 @@ class Starts:
         deltas = await self._way(engine, plan, defence)
         if not defence.profile.buffered:
             return deltas
-        deadline = time.monotonic() + (request.timeout_s or self._timeout_s)
         judge = judge_of(defence.rules)
-        return hold_all(deltas, judge, refusal=plan.refusal, deadline=deadline)
+        deadline: float | None = time.monotonic() + (request.timeout_s or self._timeout_s)
+        if defence.profile.alu != "off":
+            # Agents end before the request does and leave the check its time. Were it refused for
+            # being late, every reply at a deadline would be, and so tell that it was audited.
+            deadline = None
+        held = hold_all(deltas, judge, refusal=plan.refusal, deadline=deadline)
+        return _unremarked(held) if defence.profile.alu == "even" else held
 
     async def _way(
         self, engine: Engine, plan: Plan, defence: Defence
@@ -128,9 +146,20 @@ def _check_trust(engine: Engine, profile: Profile) -> None:
     )
 
 
+async def _unremarked(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+    """Yield *deltas* so that a refusal is a reply like any other: its sentence is a plain one."""
+    async with aclosing(deltas) as source:
+        async for delta in source:
+            finish: Finish | None = "stop" if delta.finish == "content_filter" else delta.finish
+            report = delta.report and {**delta.report, **dict.fromkeys(_REMARKS, 0)}
+            yield replace(delta, finish=finish, report=report)
+
+
 def _plan(request: Request, defence: Defence, tenant: str) -> Plan:
     refusal = REFUSAL
-    if defence.profile.refuse_above is not None:
+    if defence.profile.alu == "even":
+        refusal = sentence(UNKNOWN, text_of(request.messages[-1]) if request.messages else "")
+    elif defence.profile.refuse_above is not None:
         seed = request.sampling.seed
         refusal = refusal_for(secrets.token_hex(8) if seed is None else seed)
     return Plan(

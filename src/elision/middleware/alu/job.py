@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from elision.middleware.profiles import Profile
 
 _LONGEST_S: Final = 86_400.0
+_GUARDS_SHARE, _GUARDS_S = 0.2, 2.0
+"""What is left of a request's time for the guards: this share of it, this much at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Job:
         even = {"fallback": "natural_unknown"} if self._even else {}
         self._config = config.model_copy(update=even)
         limit = min(request.timeout_s or _LONGEST_S, config.deadline_s or _LONGEST_S)
-        self._until = time.monotonic() + limit
+        self._until = time.monotonic() + limit - min(_GUARDS_S, limit * _GUARDS_SHARE)
         self._pace = pace
         self._disclosure = disclosure
         self._roles = self._cast()
