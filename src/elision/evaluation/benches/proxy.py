@@ -12,7 +12,14 @@ from elision.errors import EngineError
 from elision.evaluation.bench import Setup
 from elision.evaluation.figures import Figure, Goal, of, percentile
 from elision.evaluation.proxying.client import Load, Seen
-from elision.evaluation.proxying.processes import Client, Server, client, elision, upstream
+from elision.evaluation.proxying.processes import (
+    Client,
+    Server,
+    bare,
+    client,
+    elision,
+    upstream,
+)
 from elision.evaluation.proxying.rivals import litellm, version
 from elision.evaluation.proxying.script import MODEL
 
@@ -20,6 +27,7 @@ N_STREAMS = 16
 N_TARGETS = 1000
 LATENCY = {"n_pieces": 16, "gap_ms": 5.0}
 CPU = {"n_pieces": 64, "gap_ms": 1.0}  # the pace at which bare proxies were measured: 19 to 70 us
+SLOW = {"n_pieces": 64, "gap_ms": 4.0}  # each chunk alone: fewer are read and written together
 THINK_MS = 80.0
 
 Way: TypeAlias = tuple[Server, str]
@@ -41,6 +49,7 @@ def _latency(setup: Setup, asking: Client) -> Iterator[Figure]:
         far = stack.enter_context(upstream(**_pace(LATENCY)))
         ours = stack.enter_context(elision(far, profile="passthrough"))
         ways: dict[str, Way] = {"direct": (far, MODEL), "ours": (ours, MODEL)}
+        ways["bare"] = stack.enter_context(bare(far)), MODEL
         # It takes half a minute to start.
         rival = None if setup.quick else stack.enter_context(litellm(far))
         if rival is not None:
@@ -73,7 +82,7 @@ class _Round:
 def _raced(
     setup: Setup, asking: Client, ways: Mapping[str, Way], *, n_streams: int
 ) -> list[_Round]:
-    n_rounds, seconds = setup.repeats(10, 3), setup.repeats(30, 10) / 10
+    n_rounds, seconds = setup.repeats(10, 3), setup.repeats(20, 10) / 10
     rounds = []
     for n in range(-1, n_rounds):
         order = list(ways) if n % 2 else list(ways)[::-1]
@@ -114,6 +123,7 @@ def _added(rounds: Sequence[_Round], n_streams: int) -> Iterator[Figure]:
         yield of(
             f"proxy.{name}{at}_ms", added, "ms", goal=goals.get(name), **conditions,
             first_event_ms=round(first, 3),
+            bare_ms=round(statistics.median(one.added("bare", share) for one in rounds), 3),
         )  # fmt: skip
 
 
@@ -151,30 +161,53 @@ def _conditions(rounds: Sequence[_Round], n_streams: int) -> dict[str, Any]:
 
 def _cost(setup: Setup, asking: Client) -> Iterator[Figure]:
     with upstream(**_pace(CPU)) as far, elision(far, profile="passthrough") as ours:
-        yield _chunk_cost(setup, asking, ours, "passthrough", n_targets=0)
-        yield _chunk_cost(setup, asking, ours, "plain", n_targets=0)
-        yield _chunk_cost(setup, asking, ours, "guarded", n_targets=0)
+        with bare(far) as least:
+            yield _chunk_cost(setup, asking, ours, "passthrough", beside=least)
+        yield _chunk_cost(setup, asking, ours, "plain")
+        yield _chunk_cost(setup, asking, ours, "guarded")
         ours.post("/forget/batch", {"targets": targets(N_TARGETS)})
         yield _chunk_cost(setup, asking, ours, "plain", n_targets=N_TARGETS)
         yield _chunk_cost(setup, asking, ours, "guarded", n_targets=N_TARGETS)
+    with (
+        upstream(**_pace(SLOW)) as far,
+        elision(far, profile="passthrough") as ours,
+        bare(far) as least,
+    ):
+        yield _chunk_cost(setup, asking, ours, "passthrough", beside=least, pace=SLOW)
 
 
 def _chunk_cost(
-    setup: Setup, asking: Client, ours: Server, profile: str, *, n_targets: int
+    setup: Setup,
+    asking: Client,
+    ours: Server,
+    profile: str,
+    *,
+    n_targets: int = 0,
+    beside: Server | None = None,
+    pace: Mapping[str, float] = CPU,
 ) -> Figure:
-    way, costs = (ours, f"{MODEL}@{profile}"), []
+    """Return a profile's cost; under its conditions that of the server *beside*, by turns."""
+    costs, others = list[float](), list[float]()
     for n in range(-1, setup.repeats(5, 1)):
-        before = ours.cpu_s()
-        seen = _asked(asking, way, N_STREAMS, setup.repeats(4, 2), CPU, seed=n)
-        n_chunks = len(seen.total_ms) * (int(CPU["n_pieces"]) + 3)  # the role, the end, [DONE]
-        costs.append((ours.cpu_s() - before) / n_chunks * 1e6)
+        costs.append(_chunk_us(setup, asking, (ours, f"{MODEL}@{profile}"), pace, n))
+        if beside is not None:
+            others.append(_chunk_us(setup, asking, (beside, MODEL), pace, n))
     at = f"_{n_targets}" if n_targets else ""
-    goal = Goal(value=60, sense="<=") if profile == "passthrough" else None
+    at += "" if pace is CPU else f"_{pace['gap_ms']:g}ms"
+    goal = Goal(value=60, sense="<=") if profile == "passthrough" and pace is CPU else None
+    least = {"bare_us": round(statistics.median(others[1:]), 1)} if others else {}
     return of(
         f"proxy.cpu_us_per_chunk.{profile}{at}", costs[1:], "us", goal=goal, targets=n_targets,
-        streams=N_STREAMS, reply=f"{CPU['n_pieces']:g} chunks, {CPU['gap_ms']:g} ms apart",
-        what="user and system time of the server's process, its requests' included",
+        streams=N_STREAMS, reply=f"{pace['n_pieces']:g} chunks, {pace['gap_ms']:g} ms apart",
+        what="user and system time of the server's process, its requests' included", **least,
     )  # fmt: skip
+
+
+def _chunk_us(setup: Setup, asking: Client, way: Way, pace: Mapping[str, float], n: int) -> float:
+    before = way[0].cpu_s()
+    seen = _asked(asking, way, N_STREAMS, setup.repeats(2, 1), pace, seed=n)
+    n_chunks = len(seen.total_ms) * (int(pace["n_pieces"]) + 3)  # the role, the end, [DONE]
+    return (way[0].cpu_s() - before) / n_chunks * 1e6
 
 
 def targets(n: int) -> list[dict[str, Any]]:

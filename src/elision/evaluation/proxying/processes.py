@@ -94,6 +94,14 @@ def upstream(*, n_pieces: int, gap_ms: float) -> Iterator[Server]:
 
 
 @contextmanager
+def bare(upstream: Server) -> Iterator[Server]:
+    """Run a relay that does nothing but relay, in front of *upstream*."""
+    command = [sys.executable, "-m", "elision.evaluation.proxying.bare", upstream.url]
+    with running(command) as process:
+        yield Server(process, _address(process))
+
+
+@contextmanager
 def elision(upstream: Server, *, profile: str) -> Iterator[Server]:
     """Run ``elision serve`` in front of *upstream*, with an empty register."""
     main = "from elision.cli import main; main()"

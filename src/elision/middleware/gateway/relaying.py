@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Self
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
@@ -13,6 +13,7 @@ from elision.middleware.gateway.streaming import EventStream, until_gone
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from elision.middleware.engines.upstream.relaying import Relayed
     from elision.middleware.gateway.metrics import Metrics
@@ -32,8 +33,16 @@ class RelayStream(EventStream):
             metrics: Told when its pieces left and what it counted.
             began: When the request arrived, by `time.perf_counter`.
         """
-        super().__init__(_Timed(answer, metrics, began), headers=_ours(answer))
+        super().__init__(answer, headers=_ours(answer))
         self._answer = answer
+        self._metrics = metrics
+        self._last = began
+        self._observe = metrics.first_token.observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the stream; see `EventStream`."""
+        async with _Counting(self._answer, self._metrics):
+            await super().__call__(scope, receive, send)
 
     def head(self) -> list[tuple[bytes, bytes]]:
         """Return the headers; the upstream's are among them if it has answered by now."""
@@ -41,8 +50,11 @@ class RelayStream(EventStream):
         ours = [pair for pair in super().head() if pair[0] not in named]
         return ours + list(self._answer.headers)
 
-    def is_last(self) -> bool:
-        """Whether the upstream has said that nothing follows."""
+    def leaves(self) -> bool:
+        """Time a piece that leaves; return whether the upstream has said that nothing follows."""
+        now = time.perf_counter()
+        self._observe(now - self._last)
+        self._last, self._observe = now, self._metrics.gap.observe
         return self._answer.is_last
 
 
@@ -62,7 +74,7 @@ async def relay_whole(
         ClientDisconnect: If the client left.
     """
     asked = time.perf_counter()
-    async with aclosing(_Timed(answer, metrics, began)):
+    async with _Counting(answer, metrics):
         data = await until_gone(request.receive, answer.whole())
     answered = time.perf_counter()
     response = Response(data, headers=_ours(answer))
@@ -76,26 +88,17 @@ def _ours(answer: Relayed) -> dict[str, str]:
     return {EPOCH_HEADER: str(answer.epoch), RELAYED_HEADER: "true"}
 
 
-class _Timed:
-    """An answer whose pieces are timed and whose tokens are counted. Lives as long as it."""
+class _Counting(AbstractAsyncContextManager["Relayed"]):
+    """Lends an answer, closes it and counts its tokens. Lives as long as it."""
 
-    def __init__(self, answer: Relayed, metrics: Metrics, began: float) -> None:
+    def __init__(self, answer: Relayed, metrics: Metrics) -> None:
         self._answer = answer
         self._metrics = metrics
-        self._last = began
-        self._observe = metrics.first_token.observe
 
-    def __aiter__(self) -> Self:
-        return self
+    async def __aenter__(self) -> Relayed:
+        return self._answer
 
-    async def __anext__(self) -> bytes:
-        piece = await self._answer.__anext__()
-        now = time.perf_counter()
-        self._observe(now - self._last)
-        self._last, self._observe = now, self._metrics.gap.observe
-        return piece
-
-    async def aclose(self) -> None:
+    async def __aexit__(self, *_failure: object) -> None:
         await self._answer.aclose()
         if (usage := self._answer.usage) is not None:
             self._metrics.tokens.labels("prompt").inc(usage.prompt_tokens)

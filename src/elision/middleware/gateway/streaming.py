@@ -138,8 +138,8 @@ class EventStream(Response):
         """Return the headers, asked for when the stream opens."""
         return self.raw_headers
 
-    def is_last(self) -> bool:
-        """Whether what the source yielded last is known to be the last; it may not know."""
+    def leaves(self) -> bool:
+        """Take note that a piece leaves; return whether it is known to be the last."""
         return False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,10 +158,13 @@ class EventStream(Response):
         self._heart = loop.call_later(self._heartbeat_s, self._listen, loop, send)
         try:
             async for data in self._source:
-                if self.is_last():  # then the end goes with it: a write costs more than a chunk
+                if self.leaves():  # then the end goes with it: a write costs more than a chunk
                     last = data
                     break
-                await self._write(send, data, loop)
+                if not self._open:
+                    await self._start(send)
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+                self._wrote = loop.time()
         except Exception as exc:
             if not self._open:
                 raise

@@ -43,7 +43,8 @@ class Cutter:
             UpstreamError: If an event is an error, no chunk of a reply, or too long. Events before
                 it in the same chunk are returned first, and the error is raised by the next call.
         """
-        self._check()
+        if self._fault is not None:
+            raise self._fault
         # Nearly every chunk is one event of one line of data, and runs for every token.
         if (
             not self._rest
@@ -52,7 +53,8 @@ class Cutter:
             and chunk.endswith(b"\n")
             and b"\r" not in chunk
         ):
-            self._look(chunk[6:-2])
+            if not self._is_ordinary(event := chunk[6:-2]):
+                self._look(event)
             return chunk
         whole = self._whole(self._rest + chunk)
         if not whole:
@@ -96,6 +98,22 @@ class Cutter:
         if len(self._rest) > self._limit and self._fault is None:
             self._fault = UpstreamError(f"the upstream sent an event of over {self._limit} bytes")
         return data[:end]
+
+    def _is_ordinary(self, event: bytes) -> bool:
+        """Whether `_look` would learn nothing from *event*: one more piece of a known choice."""
+        try:
+            chunk = orjson.loads(event)
+            choice, *further = chunk["choices"]
+            return (
+                choice["index"] in self._begun
+                and not further
+                and not choice["finish_reason"]
+                and not chunk.get("error")
+                and not chunk.get("usage")
+                and chunk.get("object") != "error"
+            )
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            return False
 
     def _look(self, event: bytes) -> None:
         if event.startswith(b"[DONE]"):

@@ -119,11 +119,12 @@ class Relayed:
         """
         if self._response is None:
             await self.open()
+        cut = self._cut
         with self._fate:
-            while not self._cut.done:
+            while not cut.done:
                 if not (chunk := await self._read()):
-                    self._cut.finish()
-                elif piece := self._cut.feed(chunk):
+                    cut.finish()
+                elif piece := cut.feed(chunk):
                     return piece
         raise StopAsyncIteration
 
