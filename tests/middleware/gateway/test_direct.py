@@ -89,6 +89,7 @@ class _Counted(EventStream):
 
 async def test_the_last_piece_takes_the_end_with_it_and_the_source_is_closed_behind_it() -> None:
     sent: list[Any] = []
+    whole = asyncio.Event()
 
     async def pieces() -> AsyncIterator[bytes]:
         try:
@@ -98,12 +99,13 @@ async def test_the_last_piece_takes_the_end_with_it_and_the_source_is_closed_beh
             sent.append("closed")
 
     async def receive() -> dict[str, Any]:
-        while not sent or sent[-1] != "closed" and sent[-1].get("more_body", True):
-            await asyncio.sleep(0)
+        await whole.wait()
         return {"type": "http.disconnect"}  # as servers say once a response is whole
 
     async def send(message: Any) -> None:
         sent.append(message)
+        if not message.get("more_body", True):
+            whole.set()
 
     await _Counted(pieces())({"type": "http", "state": {}}, receive, send)
 

@@ -195,7 +195,7 @@ def _chunk_cost(
     at = f"_{n_targets}" if n_targets else ""
     at += "" if pace is CPU else f"_{pace['gap_ms']:g}ms"
     goal = Goal(value=60, sense="<=") if profile == "passthrough" and pace is CPU else None
-    least = {"bare_us": round(statistics.median(others[1:]), 1)} if others else {}
+    least: dict[str, Any] = {"bare_us": round(statistics.median(others[1:]), 1)} if others else {}
     return of(
         f"proxy.cpu_us_per_chunk.{profile}{at}", costs[1:], "us", goal=goal, targets=n_targets,
         streams=N_STREAMS, reply=f"{pace['n_pieces']:g} chunks, {pace['gap_ms']:g} ms apart",

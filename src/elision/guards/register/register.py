@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from elision.contract import Epoch
 from elision.crypto.vault import Keys
 from elision.errors import GuardError, TargetError
 from elision.guards.fields import check_line
@@ -18,6 +17,7 @@ from elision.guards.phrases.advice import advise
 from elision.guards.register.audit import AuditLog
 from elision.guards.register.changing import admit, settle
 from elision.guards.register.database import RegisterDatabase
+from elision.guards.register.epochs import Epochs
 from elision.guards.register.idempotency import Once
 from elision.guards.register.reasons import Reason, reasons_of
 from elision.guards.register.registration import Registered, asked_of, check_new, new_id, rounded
@@ -32,7 +32,7 @@ from elision.guards.targets import ForgetTarget, State
 __all__ = ["Changed", "Register", "Registered"]
 
 
-class Register(Transitions):
+class Register(Epochs, Transitions):
     """The forget targets of all tenants, in one database.
 
     Thread-safe, and any number of processes may share a database. A change is on the disk when
@@ -186,30 +186,6 @@ class Register(Transitions):
         Read `epoch` before this, never after: then the targets are at least as new as the epoch.
         """
         return self._standing.at(tenant, self.epoch(tenant))
-
-    def epoch(self, tenant: str) -> Epoch:
-        """Return how often the tenant's targets have changed; 0 for a tenant never heard of.
-
-        What the clock has to do by now is done first: a target is in force from the very moment of
-        its ``effective_at`` until that of its ``expires_at``.
-        """
-        epoch, due = self._database.epoch(tenant)
-        if due is None or due > self._clock():
-            return epoch
-        with self._audit.writing() as writing:
-            settle(writing, self._vault, tenant)
-        return self._database.epoch(tenant)[0]
-
-    def epoch_at_once(self, tenant: str) -> Epoch | None:
-        """Return `epoch` if that takes no time; None if it may have to wait.
-
-        It takes none, some 15 µs, where the database is a file of this machine (whose readers
-        wait for no writer) and the clock has nothing to do.
-        """
-        if self._database.folder is None:
-            return None
-        epoch, due = self._database.epoch(tenant)
-        return epoch if due is None or due > self._clock() else None
 
     def reasons(self, tenant: str, target_id: str) -> tuple[Reason, ...]:
         """Return why what was done to a target, oldest first; none once it is purged.
