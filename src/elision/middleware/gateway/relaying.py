@@ -36,12 +36,13 @@ class RelayStream(EventStream):
         super().__init__(answer, headers=_ours(answer))
         self._answer = answer
         self._metrics = metrics
+        self._counting = _Counting(answer, metrics)
         self._last = began
         self._observe = metrics.first_token.observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream; see `EventStream`."""
-        async with _Counting(self._answer, self._metrics):
+        async with self._counting:
             await super().__call__(scope, receive, send)
 
     def head(self) -> list[tuple[bytes, bytes]]:
@@ -55,7 +56,10 @@ class RelayStream(EventStream):
         now = time.perf_counter()
         self._observe(now - self._last)
         self._last, self._observe = now, self._metrics.gap.observe
-        return self._answer.is_last
+        if self._answer.is_last:  # before the caller can ask
+            self._counting.count()
+            return True
+        return False
 
 
 async def relay_whole(
@@ -94,12 +98,19 @@ class _Counting(AbstractAsyncContextManager["Relayed"]):
     def __init__(self, answer: Relayed, metrics: Metrics) -> None:
         self._answer = answer
         self._metrics = metrics
+        self._counted = False
 
     async def __aenter__(self) -> Relayed:
         return self._answer
 
     async def __aexit__(self, *_failure: object) -> None:
         await self._answer.aclose()
-        if (usage := self._answer.usage) is not None:
+        self.count()
+
+    def count(self) -> None:
+        """Count what the upstream has told by now, once."""
+        usage = self._answer.usage
+        if usage is not None and not self._counted:
+            self._counted = True
             self._metrics.tokens.labels("prompt").inc(usage.prompt_tokens)
             self._metrics.tokens.labels("completion").inc(usage.completion_tokens)

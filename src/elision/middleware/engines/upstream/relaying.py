@@ -125,6 +125,7 @@ class Relayed:
                 if not (chunk := await self._read()):
                     cut.finish()
                 elif piece := cut.feed(chunk):
+                    self.usage = cut.usage
                     return piece
         raise StopAsyncIteration
 
@@ -146,7 +147,6 @@ class Relayed:
 
     async def _end(self) -> None:
         """Read the few bytes behind the last event, so that the connection can serve again."""
-        self.usage = self._cut.usage
         self.outcome = "finished"
         try:
             async with asyncio.timeout(_DRAIN_S):
