@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from elision.agents.alu import prompts
+from elision.agents.alu.answers import Judged, only
 from elision.agents.alu.auditor import located
 from elision.agents.alu.choosing import Variant, best_of, word_distance
 from elision.agents.alu.config import AluConfig
@@ -121,6 +122,47 @@ class TestReading:
         found = scores_in(f'{{"scores": [{rows}]}}', n)
         valid = len(leaks) == n and all(1 <= leak <= 5 for leak in leaks)
         assert found == (tuple(Score(leak, 3) for leak in leaks) if valid else None)
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            '{"findings": []}',
+            ' \n{"findings": []}\n',
+            '```json\n{"findings": []}\n```',
+            '```\n{"findings": []}```\n',
+        ],
+    )
+    def test_an_object_by_itself_is_read_fenced_or_not(self, reply: str) -> None:
+        assert only(reply, Judged) == Judged(findings=[])
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            "",
+            "none",
+            'Verdict: {"findings": []}',
+            '[{"findings": []}]',
+            'Verdict: [{"findings": []}] no wait, T1 leaks',
+            '{"findings": []} {"findings": []}',
+            '{"findings": []}' + " " * 60_000 + "T1 leaks",
+            '{"findings": [{"target": "T1", "kind": "direct", "quote": "x"}], "findings": []}',
+            '{"findings": [{"target": "T1", "target": "T2", "kind": "direct", "quote": "x"}]}',
+            '{"findings": [], "confidence": NaN}',
+            "{" * 5_000,
+            '{"a":' * 5_000,
+            '```json\n{"findings": []}',
+            '```json\n{"findings": []}\n```\nT1 leaks',
+        ],
+    )
+    def test_whatever_stands_around_or_twice_makes_it_no_answer(self, reply: str) -> None:
+        assert isinstance(only(reply, Judged), str)
+
+    @given(st.text(max_size=12), st.text(max_size=12))
+    def test_only_white_space_may_stand_around(self, before: str, behind: str) -> None:
+        found = only(f'{before}{{"findings": []}}{behind}', Judged)
+        assert isinstance(found, Judged) == (not (before + behind).strip(" \t\r\n"))
 
 
 class TestChoosing:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+import json
+import re
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from elision.agents.alu.roles import Leak
-from elision.agents.speaking import objects, understood
+from elision.agents.speaking import understood
 
 Model = TypeVar("Model", bound=BaseModel)
+_BLANKS: Final = " \t\r\n"
+_FENCED: Final = re.compile(r"[ \t\r\n]*```(?:json)?[ \t]*\r?\n(.*)```[ \t\r\n]*", re.DOTALL)
 _Rating = Annotated[StrictInt, Field(ge=1, le=5)]
 
 
@@ -62,8 +66,27 @@ class Composed(_Answer):
 def only(reply: str, schema: type[Model]) -> Model | str:
     """Return the one JSON object that a reply consists of, or what is wrong with it.
 
-    Two objects are none: one of them may be quoted from what was to be judged.
+    White space and a code fence may stand around it. Prose may not, nor a second object: one of
+    them may be quoted from what was to be judged. A key that stands there twice is an error: of
+    two lists of findings, one would be passed over.
     """
-    if len(list(objects(reply))) > 1:
-        return "there is more than one JSON object in the reply"
-    return understood(reply, schema)
+    fenced = _FENCED.fullmatch(reply)
+    body = (fenced[1] if fenced else reply).strip(_BLANKS)
+    try:
+        found = json.loads(body, object_pairs_hook=_once, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return "the reply is not one JSON object and nothing else, with every key once"
+    if not isinstance(found, dict):
+        return "the reply is no JSON object"
+    return understood(body, schema)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from elision.agents.alu.bounds import bounded
 from elision.agents.alu.case import Case
 from elision.agents.alu.config import AluConfig, Fallback
 from elision.agents.alu.following import named
 from elision.agents.alu.purse import Purse
 from elision.agents.alu.redaction import DEFLECTIONS, UNKNOWN, minimal, sentence
-from elision.agents.alu.roles import Candidate, Finding, Roles
+from elision.agents.alu.roles import Candidate, Draft, Finding, Roles
 from elision.contract import Finish
 from elision.errors import ElisionError
 
@@ -51,7 +52,7 @@ class Instead:
 
     async def of(
         self,
-        draft: str,
+        draft: Draft,
         candidates: Sequence[Candidate],
         findings: Sequence[Finding] | None,
         *,
@@ -68,33 +69,39 @@ class Instead:
         wanted = "minimal_redaction" if hurried else self.config.fallback
         match wanted:
             case "natural_unknown":
-                return Said(await self._unknown(), wanted)
+                return await self._unknown()
             case "deflect":
-                return Said(sentence(DEFLECTIONS, self.case.question), wanted)
+                return self._sentence(DEFLECTIONS, wanted)
             case "refuse":
                 return Said("", wanted, "content_filter")
             case "minimal_redaction":
-                left = await asyncio.to_thread(self._redacted, draft, candidates, findings)
-                return Said(left or sentence(UNKNOWN, self.case.question), wanted)
+                left = await asyncio.to_thread(self._redacted, draft.text, candidates, findings)
+                if not left:
+                    return self._sentence(UNKNOWN, wanted)
+                return Said(left, wanted, "length" if draft.cut else "stop")
+
+    def _sentence(self, stock: Sequence[str], name: Fallback) -> Said:
+        """Return one of *stock*, as short as was asked for."""
+        text, cut = bounded(sentence(stock, self.case.question), self.case.max_tokens)
+        return Said(text, name, "length" if cut else "stop")
 
     def _redacted(
         self, draft: str, candidates: Sequence[Candidate], findings: Sequence[Finding] | None
     ) -> str:
         return minimal(draft, self.case.targets, candidates, findings)
 
-    async def _unknown(self) -> str:
+    async def _unknown(self) -> Said:
         """Return a reply as about what never existed; one that tells anything is not taken."""
-        text = ""
+        draft = None
         if self.roles.unknown is not None and self.purse.affords("fallback"):
             try:
                 draft = await self.roles.unknown.generate(self.case, self.purse)
             except (ElisionError, TimeoutError, OSError) as error:
                 self.purse.faults.append(f"unknown:{type(error).__name__}")
-            else:
-                text = draft.text.strip() if draft else ""
-        if text and not await asyncio.to_thread(self._tells, text):
-            return text
-        return sentence(UNKNOWN, self.case.question)
+        text = draft.text.strip() if draft else ""
+        if draft and text and not await asyncio.to_thread(self._tells, text):
+            return Said(text, "natural_unknown", "length" if draft.cut else "stop")
+        return self._sentence(UNKNOWN, "natural_unknown")
 
     def _tells(self, text: str) -> bool:
         """Return whether *text* holds more of any target than the conversation does."""

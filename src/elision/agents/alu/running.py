@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from elision.agents.alu.bounds import bounded
 from elision.agents.alu.case import Case, Outcome
 from elision.agents.alu.choosing import Variant, best_of
 from elision.agents.alu.config import AluConfig
@@ -127,7 +128,7 @@ class Run:
         best = best_of(variants, draft.text, self.config)
         if not best:
             return await self._instead(draft, "below_threshold")
-        return await self._composed(best)
+        return await self._composed(best, draft)
 
     def _objections(self, draft: Draft) -> tuple[Finding, ...]:
         """Return the findings; of a draft that nobody could judge, all of it for every target."""
@@ -137,27 +138,44 @@ class Run:
         return tuple(Finding(one.target_id, "direct", whole) for one in self.candidates)
 
     async def _variants(self, texts: Sequence[str]) -> list[Variant] | None:
-        """Return all variants rated; those that give a target away to the letter without a call."""
-        plain = [n for n, text in enumerate(texts) if not await self._literal(text)]
+        """Return all variants rated; of those that rules object to, the critic is not asked."""
+        plain = [n for n, text in enumerate(texts) if not await self._objectionable(text)]
         rated = await self._rated([texts[n] for n in plain]) if plain else ()
         if rated is None:
             return None
         scores = dict(zip(plain, rated, strict=True))
         return [Variant(n, text, scores.get(n, _WORST)) for n, text in enumerate(texts)]
 
+    async def _objectionable(self, text: str) -> bool:
+        """Return whether a variant gives a target away to the letter, or comes near a new one.
+
+        The critic hears of the shortlisted targets only: of others it would know nothing.
+        """
+        if await self._literal(text):
+            return True
+        near = await self.roles.auditor.shortlist(self.case, Draft(text))
+        return not {one.target_id for one in near} <= {one.target_id for one in self.candidates}
+
     async def _rated(self, texts: Sequence[str]) -> tuple[Score, ...] | None:
         with self.purse.stage("critic"):
             scores = await self.roles.critic.score(self.case, texts, self.candidates, self.purse)
         return scores if scores is not None and len(scores) == len(texts) else None
 
-    async def _composed(self, best: Sequence[Variant]) -> Outcome:
-        """Return the best variant, or the merged ones if nothing came back with them."""
+    async def _composed(self, best: Sequence[Variant], draft: Draft) -> Outcome:
+        """Return the best variant, or the merged ones if nothing came back with them.
+
+        What was made of a draft that was cut ends as that did.
+        """
         self.chosen = best[0].index
         if self.config.composer == "merge" and len(best) > 1 and self.roles.composer:
             text = await self._merged([one.text for one in best])
             if text is not None:
-                return self._out("merged", text)
-        return self._out("rewritten", best[0].text)
+                return self._ended("merged", text, draft)
+        return self._ended("rewritten", best[0].text, draft)
+
+    def _ended(self, path: Path, text: str, draft: Draft) -> Outcome:
+        text, cut = bounded(text, self.case.max_tokens)
+        return self._out(path, text, cut=cut or draft.cut)
 
     async def _merged(self, texts: Sequence[str]) -> str | None:
         """Return a merged text that passed the audit; None if there is none."""
@@ -178,7 +196,7 @@ class Run:
         """Return what is said where nothing of the draft may leave as it is."""
         with self.purse.stage("fallback"):
             said = await Instead(self.roles, self.config, self.case, self.purse, self.seen).of(
-                draft.text,
+                draft,
                 self.candidates,
                 self.findings if judged else None,
                 hurried=reason in {"deadline", "calls"},
