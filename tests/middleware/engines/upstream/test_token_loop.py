@@ -467,6 +467,16 @@ async def test_what_needs_all_scores_or_a_tree_is_refused(folder: Path) -> None:
                 await written(loop, wanted)
 
 
+async def test_a_bias_that_raises_a_token_is_refused_for_it_may_not_be_seen(folder: Path) -> None:
+    async with looped(folder) as (loop, _):
+        raised = plan(sampling={"temperature": 0.0, "logit_bias": {ord("M"): -5, ord("z"): 2.5}})
+        with pytest.raises(RequestError) as caught:
+            await written(loop, raised)
+        assert caught.value.param == "logit_bias"
+        lowered = plan(sampling={"temperature": 0.0, "logit_bias": {ord("M"): -5, ord("z"): 0}})
+        assert (await written(loop, lowered)).text
+
+
 # --- the wire ------------------------------------------------------------------------------------
 
 rankings = st.dictionaries(

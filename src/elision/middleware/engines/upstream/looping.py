@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from elision.contract import Capability, Delta, Lexicon, Plan
-from elision.errors import CapabilityError, ElisionError
+from elision.errors import CapabilityError, ElisionError, RequestError
 from elision.middleware.engines.local import LocalEngine
 from elision.middleware.engines.prefixes import PrefixCache
 from elision.middleware.engines.station import Station
@@ -140,6 +140,7 @@ class TokenLoop(LocalEngine):
 
         Raises:
             CapabilityError: If *plan* searches beams, or has a given text scored.
+            RequestError: If ``logit_bias`` raises a token, which may not be known.
         """
         _check(plan, self.name)
         timeout_s = plan.request.timeout_s or self._timeout_s
@@ -178,6 +179,15 @@ def _check(plan: Plan, engine: str) -> None:
     if request.answer is not None or (request.echo and request.logprobs is not None):
         # A given token is seldom among the likeliest: most of its scores would be unknown.
         raise CapabilityError("scoring a given text", engine=engine, missing="LOGITS")
+    if any(nats > 0 for nats in request.sampling.logit_bias.values()):
+        # Lowered, a token that is not known stays what it is: not written.
+        raise RequestError(
+            "logit_bias raises a token; here only the likeliest tokens of each position are known, "
+            "and one that is not among them cannot be raised. Lower others, or take a model that "
+            "shows all its scores",
+            param="logit_bias",
+            code="unsupported_parameter",
+        )
 
 
 async def token_loop(
