@@ -62,11 +62,17 @@ class Json:
 
     An escape that JSON does not know stands for its characters without the backslash, as lenient
     parsers have it; half a surrogate pair stands for U+FFFD.
+
+    Args:
+        nested: Whether it may be JSON inside JSON, at any depth, begun anywhere: then every run of
+            backslashes is one, and there is no outside.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, nested: bool = False) -> None:
         self._at = 0
-        self._in_string = False
+        self._nested = nested
+        self._in_string = nested
+        self._more = 0  # backslashes of a run behind its first
         self._escape = ""
         self._high: Char | None = None
 
@@ -80,7 +86,7 @@ class Json:
             elif raw == "\\" and self._in_string:
                 self._escape = raw
             else:
-                self._in_string ^= raw == '"'
+                self._in_string ^= raw == '"' and not self._nested
                 yield from self._plain(raw, 1)
 
     def finish(self) -> Iterator[Char]:
@@ -92,12 +98,14 @@ class Json:
     def _escaped(self) -> Iterator[Char]:
         escape = self._escape
         kind, digits = escape[1], escape[2:]
-        if kind != "u":
+        if kind == "\\" and self._nested:
+            self._escape, self._more = "\\", self._more + 1
+        elif kind != "u":
             self._escape = ""
-            yield from self._plain(_SHORT.get(kind, kind), 2)
+            yield from self._plain(_SHORT.get(kind, kind), 2 + self._run())
         elif not _HEX.issuperset(digits):
             # A quote or a backslash that broke the escape keeps its meaning.
-            self._escape, self._at = "", self._at - 1
+            self._escape, self._at, self._more = "", self._at - 1, 0
             yield from self._plain(escape[1:-1], 1)
             yield from self.read(escape[-1])
         elif len(digits) == 4:
@@ -106,7 +114,7 @@ class Json:
 
     def _unit(self, code: int) -> Iterator[Char]:
         """Yield the character of one UTF-16 unit, or keep it until its other half is there."""
-        here = Char(chr(code), self._at - 6, self._at)
+        here = Char(chr(code), self._at - 6 - self._run(), self._at)
         high, low = self._high, 0xDC00 <= code < 0xE000
         if high is not None and low:
             self._high = None
@@ -118,6 +126,11 @@ class Json:
             self._high = here
         else:
             yield here._replace(value=_BROKEN) if low else here
+
+    def _run(self) -> int:
+        """Return how many backslashes more than one began the escape that ends here."""
+        more, self._more = self._more, 0
+        return more
 
     def _plain(self, chars: str, width: int) -> Iterator[Char]:
         """Yield *chars*, the last of which ends here, each of them *width* raw characters wide."""

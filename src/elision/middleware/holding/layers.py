@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -16,6 +16,7 @@ from elision.guards.verbatim.hold import VerbatimHold
 from elision.guards.verbatim.mask import opening
 from elision.middleware.holding.chain import Chain
 from elision.middleware.holding.holds import Hold, Shut
+from elision.middleware.holding.unescaped import Unescaped
 
 if TYPE_CHECKING:
     from elision.guards.conversation.accumulator import Turns
@@ -182,6 +183,7 @@ class Layers:
         user: The caller's own words.
         before: The text that the reply's content continues.
         has_encodings: Whether phrases are followed in other writings.
+        speaks_json: Whether the reply's content was asked for as JSON.
     """
 
     layers: tuple[Layer, ...]
@@ -189,6 +191,7 @@ class Layers:
     user: str = field(repr=False)
     before: str = field(default="", repr=False)
     has_encodings: bool = False
+    speaks_json: bool = False
 
     @property
     def waits(self) -> bool:
@@ -202,19 +205,35 @@ class Layers:
 
     def content(self) -> Chain:
         """Return the guard of a choice's text."""
-        return Chain(self.layers, before=self.before)
+        layers = self._unescaping(self.layers) if self.speaks_json else self.layers
+        return Chain(layers, before=self.before)
 
-    def channel(self, *, json: bool = False) -> Chain:
-        """Return the guard of another string of a choice."""
-        return Chain(self.layers, json=json)
+    def channel(self, *, json: bool = False, before: str = "") -> Chain:
+        """Return the guard of another string of a choice, which continues *before*."""
+        layers = self._unescaping(self.layers) if json else self.layers
+        return Chain(layers, before=before, json=json)
 
     def is_clean(self, text: str, *, json: bool = False) -> bool:
         """Return whether *text* may leave as it is, whole; sentences aside."""
-        kept = [layer for layer in self.layers if not isinstance(layer, Meaning | Turned)]
-        chain = Chain(kept, json=json)
+        kept = tuple([one for one in self.layers if not isinstance(one, Meaning | Turned)])
+        chain = Chain(self._unescaping(kept) if json else kept, json=json)
         left = chain.feed(text)
         left += "" if chain.is_refused else chain.finish()
         return not chain.is_refused and left == text
+
+    @staticmethod
+    def _unescaping(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        """Return *layers* and behind them those that read JSON's strings, nested ones too."""
+        deep = [Unescaped(one) for one in layers if isinstance(one, Phrases | Passages | Encodings)]
+        return (*layers, *deep)
+
+
+def asks_json(request: Request) -> bool:
+    """Return whether *request* wants its answer in JSON: its caller will parse it."""
+    wanted = request.extra.get("response_format")
+    kind = wanted.get("type") if isinstance(wanted, Mapping) else None
+    guided = ("guided_json", "json_schema", "structured_outputs")  # vLLM's, llama.cpp's
+    return kind in {"json_object", "json_schema"} or any(request.extra.get(key) for key in guided)
 
 
 def begun(request: Request) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from elision.contract import Delta, Engine, Plan, Usage
 from elision.errors import CapabilityError
 from elision.middleware.holding.fields import Fields
+from elision.middleware.holding.layers import asks_json
 from elision.middleware.holding.merging import merged
 from elision.middleware.holding.pushing import pushed
 from elision.middleware.holding.speaking import Speaking
@@ -49,7 +50,7 @@ async def guarded_replies(
         return
     if not isinstance(plan.request.prompt, str):
         raise CapabilityError("guarded token ids", engine=engine.name, missing="a lexicon")
-    layers = await defence.layers(plan.request)
+    layers = replace(await defence.layers(plan.request), speaks_json=asks_json(plan.request))
     plan, n_pushed = pushed(replace(plan, refusal=refusal), engine, defence.rules)
     reply = _Reply(engine, plan, layers, n_pushed=n_pushed)
     async with aclosing(reply.deltas()) as source:
