@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from elision.agents.alu.overlay import overlaid
 from elision.agents.alu.pseudonyms import Pseudonyms
-from elision.agents.alu.substitution import WORD, Substituter, Substitution
+from elision.agents.alu.covering import WORD
+from elision.agents.alu.substitution import Substituter, Substitution
 from elision.contract import Message, text_of
 from elision.guards.detection.check import Checker
 from elision.guards.phrases.normal import N

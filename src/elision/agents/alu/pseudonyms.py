@@ -6,10 +6,18 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
+from importlib.resources import files
 from random import Random
 from typing import Final, Literal, TypeAlias
 
-from elision.agents.alu.name_parts import BEGINNINGS, ENDINGS, GIVEN, MIDDLES, PLAIN
+from elision.agents.alu.name_parts import (
+    BEGINNINGS,
+    ENDINGS,
+    FUNCTION_WORDS,
+    GIVEN,
+    MIDDLES,
+    PLAIN,
+)
 from elision.guards.phrases.advice import common_words
 from elision.guards.phrases.normal import N
 
@@ -27,6 +35,8 @@ _TRIES: Final = 200
 _ALIKE: Final = 0.7
 _SHORT: Final = 4
 _LONG: Final = 10
+_ROOM: Final = 4
+"""Letters by which a surname may be longer where nothing fits in as many as it has."""
 
 _ONSETS: Final = tuple(
     "b br c ch d dr f fl g gr h j k kl l m n p pr r s sh st t th tr v w y z".split()
@@ -52,15 +62,16 @@ _SCRIPTS: Final[dict[str, tuple[str, str]]] = {
     "CJK": ("安佳嘉家德文明志思晓清雨秀英建国海玉芳伟", ""),
 }
 """Letters to write other scripts with: consonants, vowels."""
+_GIVEN: Final = frozenset(GIVEN)
 _SURNAMES: Final = "杜邓方傅郭韩贺江孔雷廖陆孟潘秦沈汤田魏严"
 
 
 class Pseudonyms:
     """Invents a word for each word of a name; the same one for the same word, as long as its key.
 
-    Given names are common ones, surnames put together of parts that many have: so it sounds like
-    somebody, and is nobody. A word begins as the one it stands for does and has as many letters, a
-    given name about as many: who asks how a name begins, or how long it is, finds nothing odd.
+    Given names are real ones, surnames put together of parts that many have, and none that is known
+    or a word: so it sounds like somebody, and is nobody. A word begins as the one it stands for
+    does and has about as many letters.
 
     Args:
         digest: Keyed by the tenant's secret.
@@ -70,45 +81,61 @@ class Pseudonyms:
     def __init__(self, digest: Digest, *, taken: frozenset[str] = frozenset()) -> None:
         self._digest = digest
         self._taken = taken
-        self.word = lru_cache(maxsize=4096)(self._word)
 
     def __repr__(self) -> str:
         return "Pseudonyms()"
 
-    def _word(self, word: str, part: Part, *, plain: bool = False) -> str:
+    def word(self, word: str, part: Part, *, plain: bool = False, draw: int = 0) -> str:
         """Return what stands for *word*, in small letters; *word* itself if it tells nobody apart.
 
         Args:
             word: A word of a registered name.
             part: Where it stands in the name.
             plain: Whether an ordinary word is to become another ordinary word, as in a title.
+            draw: Which of many; for where an earlier one cannot be taken.
         """
         word = unicodedata.normalize("NFC", word).casefold()
         if word in PARTICLES or len(word) < 2:
             return word
         if plain and word in LEGAL_FORMS:
             return word
-        key = "\x1f".join((word, part, "plain" if plain else "")).encode()
-        draw = Random(self._digest(key))  # noqa: S311 -- keyed by the digest
+        key = "\x1f".join((word, part, "plain" if plain else "", *([str(draw)] if draw else [])))
+        chance = Random(self._digest(key.encode()))  # noqa: S311 -- keyed by the digest
         if plain and N(word) in common_words():
-            return draw.choice([it for it in PLAIN if it != word and N(it) not in self._taken])
-        return self._invented(word, part, draw)
+            return chance.choice([it for it in PLAIN if it != word and N(it) not in self._taken])
+        return self._invented(word, part, chance)
 
     def _invented(self, word: str, part: Part, draw: Random) -> str:
         made = ""
-        for _ in range(_TRIES):
-            made = _made(word, part, draw)
-            if self._fits(made, word):
-                return made
-        # Nothing fits in so few letters; a longer one does.
-        return made + draw.choice(("ra", "li", "no")) if word.isascii() else made
+        for longer in range(_ROOM):
+            for _ in range(_TRIES // _ROOM):
+                made = _made(word, part, draw, longer)
+                if self._fits(made, word):
+                    return made
+        return made + draw.choice(("rali", "lino", "nora")) if word.isascii() else made
 
     def _fits(self, made: str, word: str) -> bool:
         form = N(made)
         if form == N(word) or form in self._taken or form in common_words():
             return False
+        if not is_given(made) and (form in _ordinary_words() or made in FUNCTION_WORDS):
+            return False
         alike = SequenceMatcher(None, made, word, autojunk=False).ratio()
         return len(word) <= _SHORT or alike < _ALIKE
+
+
+@lru_cache(maxsize=1)
+def _ordinary_words() -> frozenset[str]:
+    """Return words, and names of people and places that are known (see the file's head)."""
+    text = files("elision.agents.alu").joinpath("ordinary_words.txt").read_text("utf-8")
+    return frozenset(
+        word for line in text.splitlines() if not line.startswith("#") for word in line.split()
+    )
+
+
+def is_given(word: str) -> bool:
+    """Return whether *word* is a given name that real people bear."""
+    return word.casefold() in _GIVEN
 
 
 def is_plain(word: str) -> bool:
@@ -116,10 +143,10 @@ def is_plain(word: str) -> bool:
     return word.casefold() in PLAIN
 
 
-def _made(word: str, part: Part, draw: Random) -> str:
+def _made(word: str, part: Part, draw: Random, longer: int) -> str:
     script = _script(word)
     if script == "LATIN":
-        return _spoken(N(word)[:1] or "a", len(word), part, draw)
+        return _spoken(N(word)[:1] or "a", max(_SHORT, len(word)) + longer, part, draw)
     if script == "CJK":
         first = draw.choice(_SURNAMES) if len(word) <= _SHORT else draw.choice(_SCRIPTS[script][0])
         return first + "".join(draw.choice(_SCRIPTS[script][0]) for _ in word[1:])

@@ -3,76 +3,99 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Final
 
-from elision.agents.alu.overlay import overlaid, recoded
-from elision.agents.alu.pseudonyms import PARTICLES, is_plain
-from elision.guards.detection.check import Checker
+from elision.agents.alu.covering import Cover
+from elision.agents.alu.lone import is_behind_a_name
+from elision.agents.alu.overlay import overlaid, recoded, respelt
+from elision.agents.alu.pseudonyms import PARTICLES, is_given, is_plain
+from elision.guards.detection.check import Checker, CheckHit
 from elision.guards.targets import ForgetTarget
 
 _INFLECTED: Final = 5
 """Letters from which an invented word may have an ending of up to three more."""
-_BETWEEN: Final = r"[\s\-.'’·]{1,3}"
+_BETWEEN: Final = r"[\s\-.'’·*_]{1,5}"
 _SENTENCE_ENDS: Final = (".", "!", "?", "\n", "“", '"')
 _ROUNDS: Final = 8
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0eff]")
+_UNSPACED_END: Final = re.compile(rf"{_UNSPACED.pattern}{{1,4}}\W*$")
+_LAST: Final = re.compile(r"\s*\S+\s*$")
+_ITEM: Final = r"[^\W\d_]+(?:[,;]\s*(?:(?:and|or|und|y|et)\s+)?|\n\W*)"
+_LISTED: Final = re.compile(rf"(?:{_ITEM}){{2}}$")
+_LISTS: Final = re.compile(r"(?:(?:[,;]\s*(?:(?:and|or|und|y|et)\s+)?|\n\W*)[^\W\d_]+){2}(?!\w)")
 
 
-@dataclass(frozen=True, slots=True)
-class Cover:
-    """A registered name, and the one that stands in for it.
-
-    Attributes:
-        target_id: Whose it is.
-        name: The registered name.
-        stand_in: The invented one.
-        words: Its words that changed: the registered and the invented one.
-        says: What a reply says in its place where it must not stand.
-        may_return: Whether it may stand in a reply: neither it nor a word of it is a phrase.
-    """
-
-    target_id: str
-    name: str = field(repr=False)
-    stand_in: str = field(repr=False)
-    words: tuple[tuple[str, str], ...] = field(repr=False)
-    says: str
-    may_return: bool
+def without_last_word(text: str) -> str:
+    """Return *text*, that was broken off, without its last word: it may be half of a name."""
+    if _UNSPACED_END.search(text):
+        return _UNSPACED_END.sub("", text)
+    return _LAST.sub("", text)
 
 
 class Revealing:
     """The way back for one conversation.
 
+    A word that was invented comes back wherever it stands. A given name that others bear as well
+    does not where it is part of another name, or one of a list. Words of which titles are made come
+    back together only.
+
     Args:
         covers: Whose names were hidden.
         may_say: Whether a text may leave.
+        asked: What the model was asked, the names hidden.
     """
 
-    def __init__(self, covers: tuple[Cover, ...], may_say: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        covers: tuple[Cover, ...],
+        may_say: Callable[[str], bool],
+        asked: Sequence[str] = (),
+    ) -> None:
         self._covers = covers
         self._may_say = may_say
-        pairs = [(new, old, it) for it in covers for old, new in it.words]
-        self._owners = {new.casefold(): (old, it) for new, old, it in pairs if not is_plain(new)}
+        pairs = [(new, old) for it in covers for old, new in it.words if not is_plain(new)]
+        self._old = {new.casefold(): (new, old) for new, old in pairs}
         self._titles = [it for it in covers if any(is_plain(new) for _, new in it.words)]
+        self._asked = "\n".join(asked)
 
     def __repr__(self) -> str:
         return f"Revealing({len(self._covers)} names)"
 
-    def revealed(self, reply: str) -> str:
-        """Return *reply* with the registered names in it, or with what is said in their place."""
-        said = self._revealed(reply, plainly=True)
-        return said if self._may_say(said) else self._revealed(reply, plainly=False)
+    def revealed(self, reply: str, *, cut: bool = False) -> str:
+        """Return *reply* with the registered names in it, or with what is said in their place.
 
-    def _revealed(self, reply: str, *, plainly: bool) -> str:
+        Args:
+            reply: What the model said.
+            cut: Whether it was broken off: then it may end with the beginning of a title.
+        """
+        said = self._revealed(reply, plainly=True, cut=cut)
+        return said if self._may_say(said) else self._revealed(reply, plainly=False, cut=cut)
+
+    def _revealed(self, reply: str, *, plainly: bool, cut: bool) -> str:
         """Return it with names word by word, then those turned, spelled out or encoded.
 
         Args:
             reply: What the model said.
             plainly: Whether names may stand in it; only those that ever may.
+            cut: See `revealed`.
         """
+        if cut:
+            reply = self._whole_end(reply, plainly=plainly)
         return self._turned_back(self._named(reply, plainly=plainly), plainly=plainly)
+
+    def _whole_end(self, reply: str, *, plainly: bool) -> str:
+        """Return *reply*, at whose end the beginning of a title may stand, with the right one."""
+        for cover in self._titles:
+            new, old = cover.stand_in.split(), cover.name.split()
+            for n in range(len(new) - 1, 0, -1):
+                found = re.search(rf"{_loose(' '.join(new[:n]))}\W*$", reply, re.IGNORECASE)
+                if found is not None and new[:n] != old[:n]:
+                    may_stand = plainly and cover.may_return
+                    instead = " ".join(old[:n]) if may_stand else _said(cover, reply, found.start())
+                    return reply[: found.start()] + instead
+        return reply
 
     def _named(self, reply: str, *, plainly: bool) -> str:
         for cover in self._titles:
@@ -86,14 +109,32 @@ class Revealing:
     def _of_run(self, reply: str, plainly: bool, match: re.Match[str]) -> str:
         """Return what stands for a run of invented words in *reply*."""
         assert self._word is not None
-        owners = [self._owner(found)[1] for found in self._word.finditer(match[0])]
+        words = tuple(found[0] for found in self._word.finditer(match[0]))
+        news = [self._new(word) for word in words]
+        if len(news) == 1 and not self._is_his(news[0], reply, match):
+            return match[0]
+        owners = self._owners(frozenset(news))
         if plainly and all(cover.may_return for cover in owners):
             return self._word.sub(self._one, match[0])
         return _said(owners[0], reply, match.start())
 
+    def _is_his(self, new: str, reply: str, match: re.Match[str]) -> bool:
+        """Return whether a word that stands alone is meant as the name of who was asked about."""
+        if not match[0][0].isupper() and self._old[new][0][0].isupper():
+            return match[0] in self._asked
+        if not is_given(new):
+            return True
+        before, after = reply[max(0, match.start() - 80) : match.start()], reply[match.end() :][:80]
+        follows = re.match(r" ([^\W\d_]\w*)", after)
+        if follows and follows[1][0].isupper() and f"{match[0]} {follows[1]}" not in self._asked:
+            return False
+        if is_behind_a_name(before):
+            return f"{before.split()[-1]} {match[0]}" in self._asked
+        return not (_LISTED.search(before) or _LISTS.match(after))
+
     @cached_property
     def _word(self) -> re.Pattern[str] | None:
-        words = sorted(self._owners, key=len, reverse=True)
+        words = sorted(self._old, key=len, reverse=True)
         return re.compile("|".join(map(_bounded, words)), re.IGNORECASE) if words else None
 
     @cached_property
@@ -102,35 +143,58 @@ class Revealing:
         if self._word is None:
             return None
         word, small = f"(?:{self._word.pattern})", "|".join(map(re.escape, sorted(PARTICLES)))
-        between = rf"{_BETWEEN}(?:(?:{small}){_BETWEEN})?"
+        between = rf"{_BETWEEN}(?:(?:{small}|\w\.){_BETWEEN})?"
         return re.compile(rf"{word}(?:{between}{word})*", re.IGNORECASE)
 
-    def _owner(self, found: re.Match[str]) -> tuple[str, Cover]:
-        shown = found[0].casefold()
-        new = max((new for new in self._owners if shown.startswith(new)), key=len)
-        return self._owners[new]
+    def _new(self, shown: str) -> str:
+        small = shown.casefold()
+        return max((new for new in self._old if small.startswith(new)), key=len)
+
+    def _owners(self, news: frozenset[str]) -> Sequence[Cover]:
+        """Return those in whose name all of these words stand; if nobody's, of each word."""
+        named = [({new.casefold() for _, new in it.words}, it) for it in self._covers]
+        return [it for words, it in named if news <= words] or [
+            it for words, it in named if news & words
+        ]
 
     def _one(self, found: re.Match[str]) -> str:
-        old, cover = self._owner(found)
-        new = next(new for it, new in cover.words if it == old)
+        new, old = self._old[self._new(found[0])]
         return overlaid(found[0][: len(new)], new, old) + found[0][len(new) :]
 
     def _turned_back(self, reply: str, *, plainly: bool) -> str:
         for _ in range(_ROUNDS):
-            hits = self._checker.check_text(reply).hits
-            if not hits:
+            parts, at = [], 0
+            for start, end, instead in self._turned(reply, plainly):
+                if start >= at:
+                    parts += [reply[at:start], instead]
+                    at = end
+            if not parts:
                 break
-            hit = max(hits, key=lambda it: it.end - it.start)
-            start, end, cover = hit.start, hit.end, self._covers[int(hit.target_id)]
-            shown, instead = reply[start:end], cover.says
-            if ">" in hit.level:
-                named = partial(self._named, plainly=plainly)
-                start, end, shown = recoded(reply, start, end, named)
-                instead = shown if shown != reply[start:end] else instead
-            elif plainly and cover.may_return:
-                instead = overlaid(shown, cover.stand_in, cover.name)
-            reply = reply[:start] + instead + reply[end:]
+            reply = "".join([*parts, reply[at:]])
         return reply
+
+    def _turned(self, reply: str, plainly: bool) -> Iterator[tuple[int, int, str]]:
+        """Yield where an invented name stands in disguise, with what is to stand there.
+
+        What is spelled in a way that nothing can be put in its place stays: letters are not hidden.
+        """
+        hits = self._checker.check_text(reply).hits
+        for hit in sorted(hits, key=lambda it: (it.start, -it.end)):
+            piece = self._piece(reply, hit, self._covers[int(hit.target_id)], plainly)
+            if piece[2] != reply[piece[0] : piece[1]]:
+                yield piece
+
+    def _piece(
+        self, reply: str, hit: CheckHit, cover: Cover, plainly: bool
+    ) -> tuple[int, int, str]:
+        shown, may_stand = reply[hit.start : hit.end], plainly and cover.may_return
+        spelt = respelt(reply, hit.start, hit.end, cover.stand_in, cover.name)
+        if spelt is not None:
+            return spelt if may_stand else (*spelt[:2], cover.says)
+        if ">" in hit.level:
+            return recoded(reply, hit.start, hit.end, partial(self._named, plainly=plainly))
+        instead = overlaid(shown, cover.stand_in, cover.name) if may_stand else cover.says
+        return hit.start, hit.end, instead
 
     @cached_property
     def _checker(self) -> Checker:
@@ -142,7 +206,7 @@ class Revealing:
 
 def _said(cover: Cover, reply: str, at: int) -> str:
     """Return what is said instead of a name at character *at*."""
-    before = reply[:at].rstrip(" ")
+    before = reply[max(0, at - 80) : at].rstrip(" ")
     is_inside = before and not before.endswith(_SENTENCE_ENDS)
     return cover.says if is_inside else cover.says[:1].upper() + cover.says[1:]
 
@@ -157,8 +221,10 @@ def _bounded(word: str) -> str:
     """Return the pattern of one invented word: whole, or with an ending where it is long."""
     if _UNSPACED.search(word):
         return re.escape(word)
-    ending = r"\w{0,3}" if len(word) >= _INFLECTED else ""
-    return rf"(?<!\w){re.escape(word)}{ending}(?!\w)"
+    ending = r"[^\W\d_]{0,3}" if len(word) >= _INFLECTED else ""
+    if is_given(word):
+        ending = "s?"
+    return rf"(?<![^\W\d_]){re.escape(word)}{ending}(?![^\W\d_])"
 
 
 def _loose(name: str) -> str:

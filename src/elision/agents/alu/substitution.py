@@ -9,32 +9,31 @@ naming him is asked as it stands (`elision.agents.alu.pipeline` rewrites its ans
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from secrets import choice
-from typing import Final
+from typing import Final, TypeAlias
 
+from elision.agents.alu.covering import SAYS, WORD, Cover, Covering, permitted
+from elision.agents.alu.lone import Lone
 from elision.agents.alu.name_parts import BEGINNINGS, ENDINGS, GIVEN
 from elision.agents.alu.overlay import overlaid, recoded
-from elision.agents.alu.pseudonyms import Digest, Part, Pseudonyms, is_plain
-from elision.agents.alu.revealing import Cover, Revealing
+from elision.agents.alu.parts import Near, Parts
+from elision.agents.alu.pseudonyms import Digest, Pseudonyms
+from elision.agents.alu.revealing import Revealing
+from elision.agents.alu.words import words_of
 from elision.contract import Message
 from elision.guards.detection.check import Checker, CheckHit
-from elision.guards.phrases.advice import common_words
 from elision.guards.phrases.normal import N
-from elision.guards.targets import ForgetTarget, Kind
+from elision.guards.targets import ForgetTarget
 
-SAYS: Final[Mapping[Kind, str]] = {
-    "person": "that person", "organisation": "that organisation", "work": "that work",
-}  # fmt: skip
-"""By kind, what a reply says where a name must not stand; other kinds have no names to hide."""
-WORD: Final = re.compile(r"[^\s\-.,;:!?'’·()\"/&]+")
-_TITLES: Final = frozenset("dr herr frau lady lord madam miss mr mrs ms prof professor sir".split())
-_BEFORE: Final = re.compile(r"(?:^|(?P<ends>[.!?:\n\"“])\s*|\s)(?P<word>[^\W\d_]+)[.\s]*\s$")
-_LEAST: Final = 3
-"""Letters of a word that stands for a whole name where it stands alone."""
 _ROUNDS: Final = 32
-"""A check reports 16 places of a name; so many times it is asked for more."""
+"""A check reports 16 places of a name in disguise; so many times it is asked for more."""
+_BETWEEN: Final = r"[\s\-.'’·_]{0,3}"
+_Piece: TypeAlias = tuple[int, int, str]
+_Covers: TypeAlias = dict[tuple[str, str], Cover]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,17 @@ class Substitution:
     n_names: int = 0
     _back: Revealing | None = field(default=None, repr=False)
 
-    def reveal(self, reply: str) -> str:
-        """Return *reply* with the names put back; ``that person`` where one must not stand."""
+    def reveal(self, reply: str, *, cut: bool = False) -> str:
+        """Return *reply* with the names put back; ``that person`` where one must not stand.
+
+        Args:
+            reply: What the model said.
+            cut: Whether it was broken off; its last word should be gone, which may be half a name.
+        """
         if self._back is None:
             return reply
-        revealed = self._back.revealed(reply)  # also where nothing is hidden: it takes as long
+        # Also where nothing is hidden: it takes as long.
+        revealed = self._back.revealed(reply, cut=cut)
         return revealed if self.n_names else reply
 
 
@@ -62,7 +67,7 @@ class Substituter:
     """A tenant's targets as names to be hidden. Immutable; holds for one epoch.
 
     Args:
-        targets: Those in force.
+        targets: Those in force; of targets that only observe nothing is hidden.
         checker: Compiled from them.
         digest: Keyed by the tenant; so one name is always asked about under the same other one,
             whoever asks, and nobody can tell under which.
@@ -71,9 +76,16 @@ class Substituter:
     def __init__(
         self, targets: Sequence[ForgetTarget], checker: Checker, *, digest: Digest
     ) -> None:
-        self._targets = {it.id: it for it in targets if it.kind in SAYS}
+        acting = [it for it in targets if it.state == "active" and it.action != "observe"]
+        self._targets = {it.id: it for it in acting if it.kind in SAYS}
         self._checker = checker
-        taken = (N(word) for it in self._targets.values() for word in _words_of(it))
+        self._parts = Parts(self._targets.values())
+        taken = (
+            N(word)
+            for it in self._targets.values()
+            for name in it.names
+            for word in WORD.findall(name)
+        )
         self._pseudonyms = Pseudonyms(digest, taken=frozenset(taken))
 
     def __repr__(self) -> str:
@@ -82,60 +94,61 @@ class Substituter:
     def hide(self, messages: Sequence[Message]) -> Substitution:
         """Return *messages* with every registered name replaced; blocks for the check of them all.
 
-        Names are found in every spelling that `Checker` knows. Once a name was found, a word of it
-        that stands alone counts for it too, wherever it stands. Case, separators and disguise stay.
-        Where none is found it takes about as long.
+        Names are found in every spelling that `Checker` knows, and where their parts stand near one
+        another. Once a name was found, a word of it that stands alone counts for it too, wherever
+        it stands. Case, separators and disguise stay. Text parts beside each other become one.
+        Where nothing is found the same is done with a name that is drawn for it.
         """
-        covers: dict[tuple[str, str], Cover] = {}
-        hidden = [_with_text(m, lambda text: self._hidden(text, covers)) for m in messages]
-        if not covers:
-            return self._idle(messages)
-        lone = _Lone([*covers.values()])
-        hidden = [_with_text(message, lone.hidden) for message in hidden]
-        back = Revealing(tuple(covers.values()), self._may_say)
-        return Substitution(tuple(hidden), len(covers), back)
+        merged = [_merged(message) for message in messages]
+        texts = [text for message in merged for text in _texts_of(message)]
+        said = frozenset(word.form for text in texts for word in words_of(text))
+        covering = Covering(self._pseudonyms, said)
+        covers: _Covers = {}
+        hidden = self._hidden_all(texts, covering, covers)
+        permits = permitted([*covers.values()], self._may_say)
+        back = Revealing(permits, self._may_say, hidden)
+        if all(cover.target_id == _NOBODY for cover in covers.values()):
+            return Substitution(tuple(merged), 0, back)
+        rest = iter(hidden)
+        return Substitution(tuple(_with_texts(m, rest) for m in merged), len(covers), back)
 
-    def _idle(self, messages: Sequence[Message]) -> Substitution:
-        """Return *messages* as they are, after the work that hiding a name would have been."""
-        # A new name every time: of one that is known, half of the work would be remembered.
-        name = " ".join(choice(words).title() + choice(ENDINGS) for words in (GIVEN, BEGINNINGS))
-        cover = self._covered(ForgetTarget(title="-", kind="person", names=(name,)), name)
-        assert cover is not None
-        for message in messages:
-            _with_text(message, lambda text: self._hidden(text, {}))
-            _with_text(message, _Lone([cover]).hidden)
-        return Substitution(tuple(messages), 0, Revealing((cover,), self._may_say))
+    def _hidden_all(self, texts: list[str], covering: Covering, covers: _Covers) -> list[str]:
+        for places in (self._parts.whole, self._parts.near):
+            texts = self._replaced(texts, places(texts), covering, covers)
+        if not covers:
+            covers[_NOBODY, ""] = _nobody(covering)
+        once = [self._rest(text, covering, covers) for text in texts]
+        plain, lone = _Plain(covers.values()), Lone([*covers.values()])
+        return [lone.hidden(plain.hidden(text)) for text in once]
 
     def _may_say(self, text: str) -> bool:
         return self._checker.check_text(text).verdict == "allow"
 
-    def _hidden(self, text: str, covers: dict[tuple[str, str], Cover]) -> str:
+    def _rest(self, text: str, covering: Covering, covers: _Covers) -> str:
         for _ in range(_ROUNDS):
-            pieces = _apart(self._pieces(text, covers))
+            pieces = _apart(self._pieces(text, covering, covers))
             if not pieces:
                 break
-            for start, end, instead in reversed(pieces):
-                text = text[:start] + instead + text[end:]
+            text = _Plain(covers.values()).hidden(_put(text, pieces))
         return text
 
-    def _pieces(
-        self, text: str, covers: dict[tuple[str, str], Cover]
-    ) -> Iterator[tuple[int, int, str]]:
+    def _pieces(self, text: str, covering: Covering, covers: _Covers) -> Iterator[_Piece]:
         """Yield the spans at which a name stands, each with what is to stand there."""
         for hit in self._checker.check_text(text).hits:
-            cover = self._cover(hit)
+            cover = self._cover(hit, covering)
             if cover is None:
                 continue
             if ">" in hit.level and not hit.level.startswith("atbash"):
-                piece = recoded(text, hit.start, hit.end, lambda said: self._hidden(said, covers))
+                inner = partial(self._rest, covering=covering, covers=covers)
+                piece = recoded(text, hit.start, hit.end, inner)
             else:
                 shown = text[hit.start : hit.end]
-                piece = hit.start, hit.end, overlaid(shown, cover.name, cover.stand_in)
+                piece = hit.start, hit.end, _written(shown, cover)
             if piece[2] != text[piece[0] : piece[1]]:
                 covers[cover.target_id, cover.name] = cover
                 yield piece
 
-    def _cover(self, hit: CheckHit) -> Cover | None:
+    def _cover(self, hit: CheckHit, covering: Covering) -> Cover | None:
         target = self._targets.get(hit.target_id)
         if target is None:
             return None
@@ -145,66 +158,64 @@ class Substituter:
                 return None
         else:
             name = target.names[hit.phrase]
-        return self._covered(target, name)
+        return covering.cover(target, name)
 
-    def _covered(self, target: ForgetTarget, name: str) -> Cover | None:
-        words: list[tuple[str, str]] = []
-        found = WORD.findall(name)
-
-        def invent(match: re.Match[str]) -> str:
-            part: Part = "given" if match.start() == 0 and len(found) > 1 else "family"
-            plain = target.kind != "person"
-            new = _cased(match[0], self._pseudonyms.word(match[0], part, plain=plain))
-            if N(new) != N(match[0]):
-                words.append((match[0], new))
-            return new
-
-        stand_in = WORD.sub(invent, name)
-        if not words:
-            return None
-        may_return = self._may_say(name) and all(self._may_say(old) for old, _ in words)
-        return Cover(target.id, name, stand_in, tuple(words), SAYS[target.kind], may_return)
+    def _replaced(
+        self, texts: list[str], places: Iterable[Near], covering: Covering, covers: _Covers
+    ) -> list[str]:
+        """Return *texts* with other words at *places*."""
+        pieces: list[list[_Piece]] = [[] for _ in texts]
+        for found in places:
+            cover = covering.cover(found.target, found.name)
+            if cover is not None:
+                covers[cover.target_id, cover.name] = cover
+                shown = texts[found.at][found.start : found.end]
+                pieces[found.at].append((found.start, found.end, _written(shown, cover)))
+        return [_put(text, _apart(them)) for text, them in zip(texts, pieces, strict=True)]
 
 
-class _Lone:
-    """Hides words of names that were found, where they stand alone."""
+_NOBODY: Final = ""
+"""Id of a target that is drawn where none was found."""
 
-    def __init__(self, covers: Sequence[Cover]) -> None:
-        self._instead = {
-            old: new
-            for cover in covers
-            for old, new in cover.words
-            if len(old) >= _LEAST and N(old) not in common_words() and not is_plain(new)
-        }
-        words = "|".join(map(re.escape, sorted(self._instead, key=len, reverse=True)))
-        self._pattern = re.compile(rf"(?<!\w)(?:{words})(?!\w)") if words else None
+
+def _nobody(covering: Covering) -> Cover:
+    # A new name every time: of one that is known, part of the work would be remembered.
+    name = " ".join(choice(words).title() + choice(ENDINGS) for words in (GIVEN, BEGINNINGS))
+    drawn = covering.cover(ForgetTarget(title="-", kind="person", names=(name,)), name)
+    assert drawn is not None
+    return replace(drawn, target_id=_NOBODY)
+
+
+class _Plain:
+    """Hides names that were found wherever they are written plainly, however often."""
+
+    def __init__(self, covers: Iterable[Cover]) -> None:
+        self._names = {N(cover.name): cover for cover in covers}
+        names = sorted((cover.name for cover in self._names.values()), key=len, reverse=True)
+        spelled = (_BETWEEN.join(map(re.escape, WORD.findall(name))) for name in names)
+        self._pattern = re.compile(
+            "|".join(rf"(?<![^\W_]){one}(?![^\W_])" for one in spelled), re.IGNORECASE
+        )
+        self._written: dict[str, str] = {}
 
     def hidden(self, text: str) -> str:
-        """Return *text* with each of these words replaced, unless it is another name's."""
-        if self._pattern is None:
-            return text
-        return self._pattern.sub(lambda found: self._one(text, found), text)
+        return self._pattern.sub(self._one, text)
 
-    def _one(self, text: str, found: re.Match[str]) -> str:
-        after = text[found.end() :].lstrip(" ")[:1]
-        joins = text[found.end() : found.end() + 1] == " " and after.isupper()
-        if joins or _is_behind_a_name(text[: found.start()]):
-            return found[0]
-        return self._instead[found[0]]
+    def _one(self, found: re.Match[str]) -> str:
+        shown = found[0]
+        if shown not in self._written:
+            cover = self._names.get(N(shown))
+            self._written[shown] = shown if cover is None else _written(shown, cover)
+        return self._written[shown]
 
 
-def _is_behind_a_name(before: str) -> bool:
-    """Return whether *before* ends with a capitalised word that begins no sentence."""
-    match = _BEFORE.search(before[-64:])
-    if match is None or not match["word"][0].isupper():
-        return False
-    is_first = match["ends"] is not None or not before[-64:][: match.start("word")].strip()
-    return not is_first and match["word"].casefold() not in _TITLES
-
-
-def _words_of(target: ForgetTarget) -> Iterator[str]:
-    for name in target.names:
-        yield from WORD.findall(name)
+def _written(shown: str, cover: Cover) -> str:
+    """Return the invented name, or a word of it, as *shown* writes the registered one."""
+    new = {N(old): new for old, new in cover.words}
+    forms = {N(word) for word in WORD.findall(shown)}
+    if {*new} <= forms or (len(forms) == 1 and forms <= {*new}):
+        return WORD.sub(lambda it: overlaid(it[0], it[0], new.get(N(it[0]), it[0])), shown)
+    return overlaid(shown, cover.name, cover.stand_in)
 
 
 def _is_name(phrase: str, target: ForgetTarget) -> bool:
@@ -212,29 +223,55 @@ def _is_name(phrase: str, target: ForgetTarget) -> bool:
     return N(phrase) in {N(target.title), *map(N, target.names)}
 
 
-def _cased(old: str, new: str) -> str:
-    if old.isupper() and len(old) > 1:
-        return new.upper()
-    return new[:1].upper() + new[1:] if old[:1].isupper() else new
-
-
-def _apart(pieces: Iterator[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+def _apart(pieces: Iterable[_Piece]) -> list[_Piece]:
     """Return those of *pieces* that do not overlap, in order; of two that do, the longer."""
-    kept: list[tuple[int, int, str]] = []
-    for piece in sorted(pieces, key=lambda it: (it[0] - it[1], it[0])):
-        if all(piece[1] <= start or end <= piece[0] for start, end, _ in kept):
-            kept.append(piece)
-    return sorted(kept)
+    kept: list[_Piece] = []
+    for piece in sorted({*pieces}, key=lambda it: (it[0] - it[1], it)):
+        at = bisect(kept, piece)
+        before, after = kept[max(0, at - 1) : at], kept[at : at + 1]
+        if all(it[1] <= piece[0] for it in before) and all(piece[1] <= it[0] for it in after):
+            kept.insert(at, piece)
+    return kept
 
 
-def _with_text(message: Message, change: Callable[[str], str]) -> Message:
+def _put(text: str, pieces: Iterable[_Piece]) -> str:
+    parts, at = [], 0
+    for start, end, instead in pieces:
+        parts += [text[at:start], instead]
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+def _merged(message: Message) -> Message:
+    """Return *message* with text parts that stand beside each other as one: so a model reads it."""
+    content = message.get("content")
+    if not isinstance(content, list | tuple):
+        return message
+    parts: list[Message] = []
+    for part in content:
+        if parts and part.get("type") == parts[-1].get("type") == "text":
+            parts[-1] = {**parts[-1], "text": f"{parts[-1].get('text', '')}{part.get('text', '')}"}
+        else:
+            parts.append(part)
+    return {**message, "content": parts}
+
+
+def _texts_of(message: Message) -> Iterator[str]:
     content = message.get("content")
     if isinstance(content, str):
-        return {**message, "content": change(content)}
+        yield content
+    elif isinstance(content, list | tuple):
+        yield from (str(part.get("text", "")) for part in content if part.get("type") == "text")
+
+
+def _with_texts(message: Message, texts: Iterator[str]) -> Message:
+    """Return *message* with its texts replaced by the next of *texts*."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return {**message, "content": next(texts)}
     if not isinstance(content, list | tuple):
         return message
     parts = [
-        {**part, "text": change(str(part.get("text", "")))} if part.get("type") == "text" else part
-        for part in content
+        {**part, "text": next(texts)} if part.get("type") == "text" else part for part in content
     ]
     return {**message, "content": parts}

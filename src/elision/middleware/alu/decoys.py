@@ -9,10 +9,10 @@ from random import Random
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
+from elision.agents.alu.covering import WORD
 from elision.agents.alu.pseudonyms import Pseudonyms
 from elision.agents.alu.roles import Candidate, Draft, Evidence, Finding, Roles
 from elision.agents.alu.shortlist import TargetIndex
-from elision.agents.alu.substitution import WORD
 from elision.guards.targets import ForgetTarget, Phrase
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from elision.agents.alu.parts import parts_of
 from elision.agents.alu.words import telling, words_of
 from elision.agents.speaking import estimate
 from elision.contract import ALLOW, Request, Usage, text_of
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from elision.agents.alu.case import Case
     from elision.agents.alu.purse import Purse
     from elision.agents.alu.roles import Auditor, Candidate, Draft, Finding
+    from elision.guards.targets import Kind
     from elision.middleware.enforcement import Enforcement
     from elision.middleware.profiles import Profile
 
@@ -48,14 +50,23 @@ class EvenAuditor:
 
 
 def _only_shares(one: Candidate, case: Case, said: set[str]) -> bool:
-    """Return whether a candidate is one for no more than a name's part that the caller wrote."""
+    """Return whether a candidate is one for no more than some parts of a name that were said.
+
+    Where all of them were said, in whatever order and however far apart, it is his.
+    """
     if one.channel not in {"alias", "embedding"} or one.facets:
         return False
     target = case.targets.target(one.target_id)
-    words = [word for name in target.names for word in words_of(name)]
-    if target.kind != "person":
-        words = telling(words)
-    return any(len(word.form) >= _LEAST_PART and word.form in said for word in words)
+    named = [_telling_parts(name, target.kind) for name in target.names]
+    return any(parts & said for parts in named) and not any(
+        parts and parts <= said for parts in named
+    )
+
+
+def _telling_parts(name: str, kind: Kind) -> set[str]:
+    if kind == "person":
+        return {part for part in parts_of(name) if len(part) >= _LEAST_PART}
+    return {word.form for word in telling(words_of(name))}
 
 
 async def passes(profile: Profile, rules: Enforcement, hidden: Request, text: str) -> bool:

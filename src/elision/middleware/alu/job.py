@@ -14,9 +14,11 @@ from elision.agents.alu.casting import cast
 from elision.agents.alu.pipeline import AluPipeline
 from elision.agents.alu.purse import Pace, Purse
 from elision.agents.alu.redaction import UNKNOWN, sentence
+from elision.agents.alu.revealing import without_last_word
 from elision.agents.alu.vanilla import SpeakerUnknown, SpeakerVanilla
 from elision.contract import Finish, Request, Usage, text_of
 from elision.middleware.alu.evenness import EvenAuditor, passes, visible_usage
+from elision.middleware.alu.plain import plainly_asked
 from elision.middleware.alu.speaking import EngineVoice
 from elision.middleware.alu.unknowing import Unknowing
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from elision.middleware.profiles import Profile
 
 _LONGEST_S: Final = 86_400.0
+_MARGINS_S: Final = (0.25, 5.0)
+"""Least and most time that is left for the guards behind the agents; half of it at most."""
 _GUARDS_SHARE, _GUARDS_S = 0.2, 2.0
 """What is left of a request's time for the guards: this share of it, this much at most."""
 
@@ -77,13 +81,13 @@ class Job:
         disclosure: Disclosure | None,
     ) -> None:
         self._engine = engine
-        self._request = request
         self._rules = rules
         self._known = known
         self._profile = profile
         self._even = profile.alu == "even"
-        # A refusal is said to nobody else: it would tell.
-        even = {"fallback": "natural_unknown"} if self._even else {}
+        self._request = plainly_asked(request) if self._even else request
+        # A refusal is said to nobody else, and nobody else's reply is merged: either would tell.
+        even = {"fallback": "natural_unknown", "composer": "select"} if self._even else {}
         self._config = config.model_copy(update=even)
         limit = min(request.timeout_s or _LONGEST_S, config.deadline_s or _LONGEST_S)
         self._until = time.monotonic() + limit - min(_GUARDS_S, limit * _GUARDS_SHARE)
@@ -108,13 +112,13 @@ class Job:
     async def _reply(self, choice: int) -> Reply:
         if not self._even:
             outcome = await self._run(self._case(self._request, choice))
-            return self._finished(outcome, outcome.text)
+            return self._stopped(outcome, outcome.text, outcome.finish)
         hidden = await asyncio.to_thread(self._known.names.hide, self._request.messages)
         request = replace(self._request, messages=hidden.messages)
         case = self._case(request, choice)
         outcome = await self._run(case)
         await self._fill(case, outcome)
-        return self._finished(outcome, await self._told(request, hidden, outcome))
+        return self._stopped(outcome, await self._told(request, hidden, outcome), outcome.finish)
 
     def usage(self, replies: Sequence[Reply]) -> Usage:
         """Return what all roles took; where it must show nothing, what the caller can see."""
@@ -139,14 +143,18 @@ class Job:
         roles = cast(self._voice(), config)
         vanilla = SpeakerVanilla(self._voice(as_asked=True), config)
         if self._even:
-            return replace(roles, vanilla=vanilla, auditor=EvenAuditor(roles.auditor))
+            # An unknown is worded by nobody: the call would be one that others' requests lack.
+            even = EvenAuditor(roles.auditor)
+            return replace(roles, vanilla=vanilla, auditor=even, unknown=None)
         told = SpeakerUnknown(self._voice(), config)
         return replace(roles, vanilla=vanilla, unknown=Unknowing(vanilla, told, self._known.names))
 
     def _voice(self, *, as_asked: bool = False) -> EngineVoice:
+        # Where a stop is found must not depend on the name that the model reads.
+        request = replace(self._request, stop=()) if self._even else self._request
         return EngineVoice(
             self._engine,
-            self._request,
+            request,
             tenant=self._rules.tenant,
             until=self._until,
             as_asked=as_asked,
@@ -173,7 +181,7 @@ class Job:
 
     async def _fill(self, case: Case, outcome: Outcome) -> None:
         """Make the calls that others of this register's requests take; none without targets."""
-        if not self._rules.targets:
+        if not len(self._known.index):
             return
         purse = Purse(
             most_calls=self._config.max_calls,
@@ -185,13 +193,31 @@ class Job:
         await self._known.decoys.fill(case, outcome.text, self._roles, purse)
 
     async def _told(self, request: Request, hidden: Substitution, outcome: Outcome) -> str:
-        """Return the reply with names in it; what no guard lets pass becomes a plain unknown."""
-        if self._rules.targets and not await passes(
-            self._profile, self._rules, request, outcome.text
-        ):
-            return sentence(UNKNOWN, text_of(self._request.messages[-1]))
-        return await asyncio.to_thread(hidden.reveal, outcome.text)
+        """Return the reply with names in it; what no guard lets pass becomes a plain unknown.
 
-    def _finished(self, outcome: Outcome, text: str) -> Reply:
+        Of one that was broken off the last word is gone: it might be half an invented name.
+        """
+        unknown = sentence(UNKNOWN, text_of(self._request.messages[-1]))
+        is_cut = outcome.finish == "length"
+        text = without_last_word(outcome.text) if is_cut else outcome.text
+        if not self._rules.targets:
+            return text
+        if not await passes(self._profile, self._rules, request, text):
+            return unknown
+        told = await asyncio.to_thread(hidden.reveal, text, cut=is_cut)
+        found = await asyncio.to_thread(self._rules.checker.check_text, told)
+        is_read = found.covered or not self._rules.guard.n_targets
+        return told if found.verdict == "allow" and is_read else unknown
+
+    def _stopped(self, outcome: Outcome, text: str, finish: Finish) -> Reply:
+        """Return the reply up to the caller's first stop; where one was found, that is its end."""
         stops = [at for at in map(text.find, self._request.stop) if at >= 0]
-        return Reply(text[: min(stops, default=len(text))], outcome.finish, outcome)
+        if stops and self._even:
+            finish = "stop"
+        return Reply(text[: min(stops, default=len(text))], finish, outcome)
+
+
+def _margin_s(limit_s: float) -> float:
+    """Return how much of a request's time the guards behind the agents get."""
+    least, most = _MARGINS_S
+    return min(max(least, limit_s / 10), most, limit_s / 2)

@@ -85,4 +85,4 @@ class Library:
             rules.targets, rules.checker, digest=lambda data: commitment(tenant, PURPOSE, data)
         )
         index = TargetIndex.compile(rules.targets, rules.checker, encoder, tenant=tenant)
-        return Known(index, names, Decoys.like(rules.targets))
+        return Known(index, names, Decoys.like(index.targets))
