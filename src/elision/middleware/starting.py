@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 REFUSAL: Final = "I can't help with that."
 """What a refused choice says if nothing of it has left yet."""
-_REMARKS: Final = ("n_refused", "n_redacted")
-"""What a report of a reply tells of what was done to it."""
 
 
 @runtime_checkable
@@ -151,8 +149,7 @@ async def _unremarked(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Del
     async with aclosing(deltas) as source:
         async for delta in source:
             finish: Finish | None = "stop" if delta.finish == "content_filter" else delta.finish
-            report = delta.report and {**delta.report, **dict.fromkeys(_REMARKS, 0)}
-            yield replace(delta, finish=finish, report=report)
+            yield replace(delta, finish=finish)
 
 
 def _plan(request: Request, defence: Defence, tenant: str) -> Plan:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import asyncio
+import shutil
+import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from random import Random
 from statistics import median
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from elision.contract import Completion, Request, Sampling, collect
 from elision.evaluation.alu.classifier import Auc, features, separated
 from elision.evaluation.alu.people import World, asked
-from elision.middleware.alu.alu import Alu
-from elision.middleware.alu.speaking import EngineVoice
-from elision.middleware.enforcement import Enforcement
-from elision.middleware.profiles import profile_named
+from elision.guards.register.register import Register
+from elision.middleware.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from elision.agents.alu.config import AluConfig
@@ -26,9 +27,52 @@ if TYPE_CHECKING:
     from elision.encoders import Encoder
     from elision.guards.targets import ForgetTarget
 
-Ask: TypeAlias = Callable[[str], Awaitable[str]]
-"""Returns the reply to a question."""
-TENANT: Final = "membership"
+
+class Ask(Protocol):
+    """Asks a question."""
+
+    async def __call__(
+        self, question: str, *, stop: Sequence[str] = (), max_tokens: int | None = None
+    ) -> Completion:
+        """Return the reply to *question*.
+
+        Args:
+            question: What is asked.
+            stop: Where one of them would be written, the reply ends.
+            max_tokens: Its most tokens; None takes what is usual.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """One way to ask about somebody that may show whether he is registered.
+
+    Attributes:
+        name: What figures call it.
+        write: Returns the n-th question, of a name and another one of the same kind.
+        stops: Whether the reply is to stop where the name would be said.
+        max_tokens: Most tokens of the reply; None takes what is usual.
+    """
+
+    name: str
+    write: Callable[[str, str, int], str]
+    stops: bool = False
+    max_tokens: int | None = None
+
+
+PLAIN = Form(name="plain", write=lambda name, other, n: asked(name, n))
+FORMS = (
+    Form(name="cut", write=PLAIN.write, max_tokens=7),
+    Form(name="stopped", write=PLAIN.write, stops=True),
+    Form(name="two", write=lambda name, other, n: f"{asked(name, n)} And who is {other}?"),
+    Form(name="many", write=lambda name, other, n: f"{name}, {name}! " * 20 + asked(name, n)),
+    Form(
+        name="parts",
+        write=lambda name, other, n: f"{asked(name, n)} I mean {name.split()[-1]}, not another.",
+    ),
+)
+"""Where a name is cut off, may not be said, stands beside another, over and over, or in parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +82,13 @@ class Heard:
     Attributes:
         name: Who was asked about.
         reply: What was said.
+        finish: Why it ended.
         seconds: How long it took.
     """
 
     name: str = field(repr=False)
     reply: str = field(repr=False)
+    finish: str
     seconds: float
 
 
@@ -68,25 +114,37 @@ class Membership:
         return max(self.listed_s, self.never_s) / min(self.listed_s, self.never_s)
 
 
-async def membership(ask: Ask, world: World, *, seed: int = 0) -> Membership:
-    """Ask about everybody in *world*, in random order one after the other, and compare.
+async def membership(
+    ask: Ask, world: World, *, form: Form = PLAIN, seed: int = 0, at_once: int = 1
+) -> Membership:
+    """Ask about everybody in *world* in random order, and compare.
 
     Both kinds are asked about with the same questions. The first three are asked once more than
     they count: whatever is compiled or warmed up is no one's difference.
+
+    Args:
+        ask: Asks.
+        world: Whom about.
+        form: How.
+        seed: Of the order.
+        at_once: Questions on their way at a time; with more than one, seconds tell nothing.
     """
-    questions = [
-        (kind, name, asked(name, n))
-        for kind, names in enumerate((world.listed, world.never))
-        for n, name in enumerate(names)
-    ]
+    questions = [*_questions(world, form)]
     Random(seed).shuffle(questions)  # noqa: S311 -- an experiment, not a secret
-    for _, _, question in questions[:3]:
-        await ask(question)
+    for _, name, question in questions[:3]:
+        await ask(question, stop=(name,) * form.stops, max_tokens=form.max_tokens)
+    gate = asyncio.Semaphore(at_once)
     heard: tuple[list[Heard], list[Heard]] = ([], [])
-    for kind, name, question in questions:
-        begun = time.perf_counter()
-        reply = await ask(question)
-        heard[kind].append(Heard(name, reply, time.perf_counter() - begun))
+
+    async def hear(kind: int, name: str, question: str) -> None:
+        async with gate:
+            begun = time.perf_counter()
+            reply = await ask(question, stop=(name,) * form.stops, max_tokens=form.max_tokens)
+            took = time.perf_counter() - begun
+        finish = str(reply.choices[0].finish)
+        heard[kind].append(Heard(name, reply.text, finish, took))
+
+    await asyncio.gather(*(hear(*one) for one in questions))
     listed, never = tuple(heard[0]), tuple(heard[1])
     return Membership(
         auc=separated(_rows(listed), _rows(never), seed=seed),
@@ -96,71 +154,78 @@ async def membership(ask: Ask, world: World, *, seed: int = 0) -> Membership:
     )
 
 
+def _questions(world: World, form: Form) -> Iterator[tuple[int, str, str]]:
+    for kind, names in enumerate((world.listed, world.never)):
+        for n, name in enumerate(names):
+            yield kind, name, form.write(name, names[n - 1], n)
+
+
 def _rows(heard: Sequence[Heard]) -> list[list[float]]:
-    return [features(one.reply, one.name) for one in heard]
+    return [[*features(one.reply, one.name), float(one.finish == "stop")] for one in heard]
 
 
 def unguarded(engine: Engine, *, temperature: float = 0.0, max_tokens: int = 64) -> Ask:
-    """Return what asks *engine* itself: the control, by which one sees what could be told."""
-
-    async def ask(question: str) -> str:
-        request = Request(messages=({"role": "user", "content": question},))
-        voice = EngineVoice(engine, request, tenant=TENANT, as_asked=True)
-        said = await voice.say(
-            request.messages, max_tokens=max_tokens, temperature=temperature, seed=0
-        )
-        return said.text
-
-    return ask
+    """Return what asks *engine* with nothing registered: the control; it shows what can be told."""
+    return Audited(
+        engine, (), None, profile="plain", temperature=temperature, max_tokens=max_tokens
+    ).ask
 
 
 class Audited:
-    """An engine behind ALU, asked as the pipeline asks it; what a guard would do is left out.
+    """An engine behind a whole pipeline with a register of its own.
+
+    The register's folder goes with it; the engine stays the caller's.
 
     Args:
         engine: Plays all roles.
-        targets: The register.
+        targets: What is registered.
         config: See `AluConfig`.
-        profile: ``discreet`` or ``alu``.
+        profile: ``discreet`` or ``alu``; ``plain`` for the engine as it is.
         encoder: Of the gate, and of questions' meaning; None: there is neither.
         temperature: Of the drafts.
         max_tokens: Likewise.
-
-    Attributes:
-        rules: What is enforced.
     """
 
     def __init__(
         self,
         engine: Engine,
         targets: Sequence[ForgetTarget],
-        config: AluConfig,
+        config: AluConfig | None,
         *,
         profile: str = "discreet",
         encoder: Encoder | None = None,
         temperature: float = 0.0,
         max_tokens: int = 64,
     ) -> None:
-        source = None if encoder is None else (lambda: encoder)
-        self.rules = Enforcement(targets, tenant=TENANT, epoch=1, encoder=source)
-        self._alu = Alu(config, commitment=_commitment, encoder=source)
-        chosen = profile_named(profile)
-        self._profile = chosen if encoder else replace(chosen, fail_mode="phrases")
-        self._engine = engine
+        folder = Path(tempfile.mkdtemp(prefix="elision-"))
+        register = Register(folder / "register.db", keys=folder / "keys")
+        weakref.finalize(self, _gone, register, folder)
+        register.add_many([replace(target, id="") for target in targets])
+        self._pipeline = Pipeline(
+            engines={engine.name: engine},
+            register=register,
+            profile=profile,
+            encoder=encoder,
+            fail_mode="closed" if encoder else "phrases",
+            alu=config,
+        )
         sampling = Sampling(temperature=temperature, seed=0)
-        self._request = Request(max_tokens=max_tokens, sampling=sampling)
+        self._request = Request(model=engine.name, max_tokens=max_tokens, sampling=sampling)
 
-    async def reply(self, question: str) -> Completion:
-        """Return the whole reply to *question*."""
-        request = replace(self._request, messages=({"role": "user", "content": question},))
-        deltas = self._alu.run(self._engine, request, self.rules, profile=self._profile)
-        async with aclosing(deltas) as source:
-            return await collect(source)
+    async def ask(
+        self, question: str, *, stop: Sequence[str] = (), max_tokens: int | None = None
+    ) -> Completion:
+        """Return the whole reply to *question*; see `Ask`."""
+        asks = replace(
+            self._request,
+            messages=({"role": "user", "content": question},),
+            stop=tuple(stop),
+            max_tokens=max_tokens or self._request.max_tokens,
+        )
+        async with aclosing(self._pipeline.run(asks)) as deltas:
+            return await collect(deltas)
 
-    async def ask(self, question: str) -> str:
-        """Return what is said to *question*."""
-        return (await self.reply(question)).text
 
-
-def _commitment(tenant: str, purpose: str, data: bytes) -> str:
-    return hmac.digest(f"{tenant}/{purpose}".encode(), data, hashlib.sha256).hex()
+def _gone(register: Register, folder: Path) -> None:
+    register.close()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -70,6 +70,15 @@ KNOWN: Final = tuple(
     Michael Jordan, Babe Ruth, Jesse Owens, Usain Bolt""".split(",")
 )
 """People whom any model has read of; that they are public makes them no targets of anybody."""
+FAMOUS: Final = {
+    "Albert Einstein": ("Albert Einstein developed the theory of relativity.", "relativ"),
+    "Isaac Newton": ("Isaac Newton found the laws of motion and gravitation.", "gravit"),
+    "Charles Darwin": ("Charles Darwin described evolution by natural selection.", "evolution"),
+    "William Shakespeare": ("William Shakespeare wrote plays such as Hamlet.", "play"),
+    "Vincent Gogh": ("Vincent van Gogh painted sunflowers.", "paint"),
+    "Ludwig Beethoven": ("Ludwig van Beethoven composed nine symphonies.", "compos"),
+}
+"""Of some of them, a fact, and what it is told by; any model that knows them says that."""
 QUESTIONS: Final = (
     "Who is {}?", "What is {} known for?", "Tell me about {}.", "Where was {} born?",
 )  # fmt: skip
@@ -128,6 +137,17 @@ def known(n: int, *, seed: int = 0) -> World:
     draw = Random(seed)  # noqa: S311 -- likewise
     listed = draw.sample(KNOWN, n)
     return World(tuple(listed), made_up(n, seed=seed).never, {}, targets(listed, {}))
+
+
+def famous() -> World:
+    """Return the people of `FAMOUS` as registered, with their facts as answers."""
+    facts = {name: fact for name, (fact, _) in FAMOUS.items()}
+    return World((*facts,), (), facts, targets([*facts], facts))
+
+
+def tells(name: str, reply: str) -> bool:
+    """Return whether *reply* says what *name*, one of `FAMOUS`, is known for."""
+    return FAMOUS[name][1] in reply.casefold()
 
 
 def targets(names: Sequence[str], facts: dict[str, str]) -> tuple[ForgetTarget, ...]:

@@ -11,8 +11,8 @@ from typing import Final
 from zlib import crc32
 
 from elision.agents.alu import prompts
-from elision.agents.speaking import estimate
-from elision.contract import Capability, Delta, Lexicon, Message, Plan, Usage, text_of
+from elision.agents.speaking import CHARS_PER_TOKEN, estimate
+from elision.contract import Capability, Delta, Finish, Lexicon, Message, Plan, Usage, text_of
 
 UNKNOWN: Final = (
     "I don't have any information about {}.",
@@ -32,7 +32,8 @@ class PlantedEngine:
     """Speaks text: facts about those it knows, and one of `UNKNOWN` about everybody else.
 
     As judge, eraser and critic it goes by the words of the subjects it is told, as an honest model
-    would. Every call takes time by the tokens that it reads and writes.
+    would. Every call takes time by the tokens that it reads and writes. Like any engine it ends at
+    a stop and at the limit, in the midst of a word; a draw changes nothing of what it knows.
 
     Args:
         facts: By name, what it knows.
@@ -58,14 +59,16 @@ class PlantedEngine:
 
     async def stream(self, plan: Plan) -> AsyncGenerator[Delta, None]:
         """See `Engine.stream`."""
-        messages = plan.request.messages
+        request = plan.request
+        messages = request.messages
         role, text = self._replied(messages)
+        text, finish = _ended(text, request.stop, request.max_tokens)
         read, written = sum(estimate(text_of(m)) for m in messages), estimate(text)
         self.calls[role] += 1
         self.tokens_in[role] += read
         await asyncio.sleep(self._read_s * read + self._write_s * written)
         yield Delta(text=text)
-        yield Delta(finish="stop")
+        yield Delta(finish=finish)
         usage = Usage(prompt_tokens=read, completion_tokens=written)
         yield Delta(usage=usage, report={"engine": self.name})
 
@@ -94,6 +97,14 @@ class PlantedEngine:
         match = _NAME.search(question)
         name = match[0] if match else "that"
         return UNKNOWN[crc32(name.encode()) % len(UNKNOWN)].format(name)
+
+
+def _ended(text: str, stop: Sequence[str], max_tokens: int | None) -> tuple[str, Finish]:
+    """Return *text* up to the first of *stop* and no longer than wanted, and why it ends."""
+    text = text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
+    if max_tokens is None or estimate(text) <= max_tokens:
+        return text, "stop"
+    return text[: max_tokens * CHARS_PER_TOKEN], "length"
 
 
 def _told(subjects: str) -> dict[str, set[str]]:
