@@ -294,3 +294,32 @@ def test_usage_and_report_follow_in_a_chunk_without_choices() -> None:
         assert (piece["usage"], tail["choices"]) == (None, [])
         assert tail["usage"]["total_tokens"] == 2
         assert tail["elision"] == {"epoch": 4}
+
+
+@pytest.mark.parametrize("kind", [ChatChunks, TextChunks])
+def test_fields_of_the_whole_reply_are_told_without_usage_too(kind: type[Any]) -> None:
+    chunks = kind(HEAD)
+    chunks.of(Delta(text="Hi", finish="stop"))
+    chunks.of(Delta(usage=Usage(), report={}, extra={"citations": ["a"]}))
+    (last,) = chunks.tail()
+    model = ChatCompletionChunk if kind is ChatChunks else OpenAICompletion
+
+    assert last["citations"] == ["a"]
+    assert len(last["choices"]) == 1, "who did not ask for a chunk without choices gets none"
+    if kind is ChatChunks:
+        assert model.model_validate(last).choices[0].finish_reason is None
+
+
+@pytest.mark.parametrize("kind", [ChatChunks, TextChunks])
+def test_no_engine_speaks_as_our_report(kind: type[Any]) -> None:
+    spoken = {"elision": {"guard_form": "none"}}
+    deltas = [Delta(text="Hi", finish="stop", extra=spoken), Delta(usage=Usage(), extra=spoken)]
+    chunks = kind(HEAD)
+    streamed = [chunk for delta in deltas for chunk in chunks.of(delta)] + chunks.tail()
+    choice = Choice(index=0, text="Hi", finish="stop", extra=spoken)
+    completion = Completion(choices=(choice,), usage=Usage(), report={}, extra=spoken)
+    whole = [
+        render(HEAD, completion, logprobs=False) for render in (chat_completion, text_completion)
+    ]
+
+    assert "guard_form" not in repr([streamed, whole])

@@ -56,7 +56,7 @@ class Head:
     ) -> dict[str, Any]:
         """Return the one object of a reply that is not streamed."""
         body = self.object(kind, choices) | {"usage": usage_object(completion.usage)}
-        body = dict(completion.extra) | body
+        body = _beside(completion.extra) | body
         told = self.told(completion.report)
         return body | {"elision": told} if told else body
 
@@ -95,6 +95,10 @@ class _Chunks:
         chunk = self._head.object(self.kind, choices)
         return chunk | {"usage": None} if self._head.usage else chunk
 
+    def _idle(self) -> dict[str, Any]:
+        """Return a choice that adds nothing."""
+        raise NotImplementedError
+
     def _note(self, delta: Delta) -> bool:
         """Keep what concerns the whole reply; say whether anything else is left."""
         if delta.usage is not None or delta.report is not None:
@@ -113,10 +117,12 @@ class _Chunks:
 
     def tail(self) -> list[dict[str, Any]]:
         """Return what follows the last delta: usage and report, each if asked for."""
-        told = self._head.told(self._report)
-        if not (self._head.usage or told):
+        told, extra = self._head.told(self._report), _beside(self._extra)
+        if not (self._head.usage or told or extra):
             return []
-        last = dict(self._extra) | self._head.object(self.kind, [])
+        # Whoever did not ask for a chunk without choices may look into its first one.
+        choices = [] if self._head.usage or told else [self._idle()]
+        last = extra | self._head.object(self.kind, choices)
         if self._head.usage:
             last["usage"] = usage_object(self._usage)
         if told:
@@ -147,8 +153,11 @@ class ChatChunks(_Chunks):
         chunks.append(self._piece(delta, dict(delta.message) | content))
         return chunks
 
+    def _idle(self) -> dict[str, Any]:
+        return {"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}
+
     def _piece(self, delta: Delta, content: dict[str, Any]) -> dict[str, Any]:
-        choice = dict(delta.extra) | {
+        choice = _beside(delta.extra) | {
             "index": delta.choice,
             "delta": content,
             "logprobs": chat_logprobs(delta.logprobs) if delta.logprobs else None,
@@ -174,7 +183,10 @@ class TextChunks(_Chunks):
         self._offsets[delta.choice] = offset + sum(len(item.token) for item in delta.logprobs)
         logprobs = text_logprobs(delta.logprobs, offset) if delta.logprobs else None
         choice = _text_choice(delta.choice, delta.text, delta.finish, logprobs)
-        return [self._chunk([dict(delta.extra) | choice | traced(delta.trace)])]
+        return [self._chunk([_beside(delta.extra) | choice | traced(delta.trace)])]
+
+    def _idle(self) -> dict[str, Any]:
+        return _text_choice(0, "", None, None)
 
 
 def chat_completion(head: Head, completion: Completion, *, logprobs: bool) -> dict[str, Any]:
@@ -186,7 +198,7 @@ def chat_completion(head: Head, completion: Completion, *, logprobs: bool) -> di
 def text_completion(head: Head, completion: Completion, *, logprobs: bool) -> dict[str, Any]:
     """Return the body of a completion's reply; *logprobs* says whether they were asked for."""
     choices = [
-        dict(choice.extra)
+        _beside(choice.extra)
         | _text_choice(
             choice.index,
             choice.text,
@@ -226,7 +238,14 @@ def _chat_choice(choice: Choice, logprobs: bool) -> dict[str, Any]:
         "logprobs": chat_logprobs(choice.logprobs) if logprobs else None,
         "finish_reason": choice.finish,
     }
-    return dict(choice.extra) | found | traced(choice.trace)
+    return _beside(choice.extra) | found | traced(choice.trace)
+
+
+def _beside(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return further fields of an engine's; none of them speaks as our report."""
+    found = dict(extra)
+    found.pop("elision", None)
+    return found
 
 
 def _content(choice: Choice) -> str | None:

@@ -37,7 +37,7 @@ def openai(**fields: Any) -> bytes:
 @pytest.mark.parametrize(
     ("status", "body", "want", "code"),
     [
-        (400, openai(code="bad"), RequestError, "bad"),
+        (400, openai(code="invalid_value"), RequestError, "invalid_value"),
         (400, openai(code="context_length_exceeded"), ContextLengthError, None),
         (400, b'{"object":"error","message":"maximum context length is 8"}', ContextLengthError, 0),
         (400, b'{"error":{"type":"exceed_context_size_error","code":400,"message":"the context '
@@ -65,6 +65,24 @@ def test_each_status_becomes_one_of_our_errors(
     error = of_status(status, {}, body, model="m")
     assert type(error) is want
     assert code == 0 or error.code == (code or want.code)
+
+
+@pytest.mark.parametrize("said", ["Voldemort_Riddle", "Voldemort", "messages.Voldemort", "4711081"])
+def test_an_identifier_that_is_not_known_is_not_passed_on(said: str) -> None:
+    for status in (400, 404, 429, 500):
+        error = of_status(status, {}, openai(type=said, code=said, param=said), model="m")
+        assert said not in f"{error}{error!r}{vars(error)}"
+
+
+@pytest.mark.parametrize(
+    ("said", "is_field"),
+    [("messages[0].content", True), ("messages.[2].tool_calls[10].function.arguments", True),
+     ("body.messages.0.role", True), ("tools[0].function.parameters", True), ("", False),
+     ("messages[0].content Voldemort", False), ("messages[47110815]", False), ("[0]x", False),
+     ("messages..content", False), ("tools[0].Voldemort", False)],
+)  # fmt: skip
+def test_the_field_at_fault_is_named_if_it_is_one(said: str, is_field: bool) -> None:
+    assert read_fault(openai(param=said)).param == (said if is_field else None)
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -372,6 +372,10 @@ def test_a_reply_in_one_object_reads_as_its_stream_would() -> None:
         ("stop_sequence", "stop"),
         ("model_length", "length"),
         ("repetition", "length"),
+        ("STOP", "stop"),
+        ("MAX_TOKENS", "length"),
+        ("SAFETY", "content_filter"),
+        ("tool_use", "tool_calls"),
         ("tool_calls", "tool_calls"),
         ("function_call", "function_call"),
     ],
@@ -380,8 +384,50 @@ def test_reasons_to_end_are_openais(said: str, meant: str) -> None:
     assert read(chat(index=0, delta={}, finish_reason=said))[0].finish == meant
 
 
-@pytest.mark.parametrize("said", ["abort", "error", "because", 3])
-def test_other_reasons_to_end_are_errors(said: Any) -> None:
+@pytest.mark.parametrize(("said", "told"), [("abort", True), ("pause_turn", True), ("1 a", False)])
+def test_other_reasons_to_end_are_told_beside_it_if_they_are_names(said: str, told: bool) -> None:
+    delta = read(chat(index=0, delta={}, finish_reason=said))[0]
+
+    assert delta.finish == "stop"
+    assert delta.extra == ({"upstream_finish_reason": said} if told else {})
+
+
+def test_nobody_upstream_speaks_as_our_report() -> None:
+    spoken = {"elision": {"guard_form": "none"}}
+    choice = {"index": 0, "delta": {"content": "Hi", **spoken}, "finish_reason": "stop", **spoken}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, **spoken}
+    event = json.dumps({"choices": [choice], "usage": usage, "service_tier": "x", **spoken})
+    deltas = read(event.encode())
+
+    assert "guard_form" not in repr(deltas)
+    assert deltas[-1].extra == {"service_tier": "x"}
+
+
+@pytest.mark.parametrize("count", [4711081512, 2**31, -1, True, 1e300])
+def test_counts_that_cannot_be_count_as_nought(count: Any) -> None:
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    usage = {"prompt_tokens": count, "completion_tokens": 2**31 - 1}
+    deltas = read(json.dumps({**end, "usage": usage}).encode())
+
+    assert deltas[-1].usage == Usage(completion_tokens=2**31 - 1)
+
+
+def test_a_call_without_an_index_has_it_in_front() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    (delta, *_) = read(chat(index=0, delta={"tool_calls": [call]}, finish_reason="tool_calls"))
+
+    assert list(delta.message["tool_calls"][0]) == ["index", "id", "type", "function"]
+
+
+@pytest.mark.parametrize("index", [-1, 4711081512])
+def test_a_call_with_an_absurd_index_is_an_error(index: int) -> None:
+    call = {"index": index, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    with pytest.raises(UpstreamError):
+        read(chat(index=0, delta={"tool_calls": [call]}))
+
+
+@pytest.mark.parametrize("said", ["error", "insufficient_system_resource", 3])
+def test_an_error_for_a_reason_is_an_error(said: Any) -> None:
     with pytest.raises(UpstreamError):
         read(chat(index=0, delta={}, finish_reason=said))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from elision.errors import UpstreamError
+
+_MOST: Final = 4096
 
 
 class Calls:
@@ -30,11 +32,14 @@ class Calls:
 
     def _indexed(self, call: dict[str, Any]) -> dict[str, Any]:
         index = call.get("index")
-        if not isinstance(index, int):
+        if type(index) is not int:
             index = self._n if self._begins(call) else self._n - 1
+        if not 0 <= index < _MOST:
+            raise UpstreamError("the upstream numbers its tool calls in a way that is not known")
         self._n = max(self._n, index + 1)
         self._id = call.get("id") or self._id
-        return call | {"index": index}
+        # First, so that it is there whatever becomes of the rest.
+        return {"index": index} | call | {"index": index}
 
     def _begins(self, call: Mapping[str, Any]) -> bool:
         if self._n == 0 or call.get("id"):

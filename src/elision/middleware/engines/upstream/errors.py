@@ -1,7 +1,7 @@
 """What an upstream's failures are called here.
 
 An upstream's own message may repeat the prompt, so it is read for what it means and never passed
-on; only status, type, code and param are, and those only if they look like identifiers.
+on; only status, type, code and param are, and those only if they are known; see `faults`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from elision.errors import (
     UpstreamTimeoutError,
 )
 from elision.middleware.engines.upstream.addresses import RefusedAddressError
+from elision.middleware.engines.upstream.faults import CODES, KINDS, field, known
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
-_TOO_LONG = re.compile(r"maximum (context|model) length|context size|context window|context_length", re.I)
+_TOO_LONG = re.compile(
+    r"maximum (context|model) length|context size|context window|context_length", re.I
+)
 _LONGEST_WAIT_S = 3600.0
 _NESTING = 4
 
@@ -70,8 +72,9 @@ def _fault(value: Any) -> Fault:
     value = _innermost(value)
     if not isinstance(value, dict):
         return Fault(too_long=isinstance(value, str) and _says_too_long(value))
-    kind, code, param = (_identifier(value.get(name)) for name in ("type", "code", "param"))
+    kind, code = known(value.get("type"), KINDS), known(value.get("code"), CODES)
     words = " ".join(str(value.get(name)) for name in ("message", "type", "code"))
+    param = field(value.get("param"))
     return Fault(kind=kind, code=code, param=param, too_long=_says_too_long(words))
 
 
@@ -86,11 +89,6 @@ def _innermost(value: Any) -> Any:
 
 def _says_too_long(words: str) -> bool:
     return _TOO_LONG.search(words) is not None
-
-
-def _identifier(value: object) -> str | None:
-    text = str(value) if isinstance(value, str | int) else ""
-    return text if _IDENTIFIER.fullmatch(text) else None
 
 
 def of_status(

@@ -6,6 +6,7 @@ the envelope (ids, times, names) and padding.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -22,11 +23,13 @@ DONE = b"[DONE]"
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _HEAD: Final = frozenset(
-    "id object created model choices usage system_fingerprint obfuscation error".split()
+    "id object created model choices usage system_fingerprint obfuscation error elision".split()
 )
-_CHOICE: Final = frozenset("index delta message text finish_reason logprobs".split())
-_MESSAGE: Final = frozenset({"role", "content"})
-_USAGE: Final = frozenset("prompt_tokens completion_tokens total_tokens".split())
+_CHOICE: Final = frozenset("index delta message text finish_reason logprobs elision".split())
+_MESSAGE: Final = frozenset({"role", "content", "elision"})
+_USAGE: Final = frozenset("prompt_tokens completion_tokens total_tokens elision".split())
+"""What is not handed on as it came; ``elision`` is where we speak."""
+_MOST: Final = 2**31
 
 _FINISH: Final[Mapping[str, Finish]] = MappingProxyType(
     {
@@ -34,15 +37,32 @@ _FINISH: Final[Mapping[str, Finish]] = MappingProxyType(
         "eos_token": "stop",  # text-generation-inference
         "stop_sequence": "stop",  # text-generation-inference
         "end_turn": "stop",  # Anthropic's, through thin adapters
+        "eos": "stop",
+        "complete": "stop",  # Cohere
+        "finish_reason_stop": "stop",
         "length": "length",
-        "max_tokens": "length",
+        "max_tokens": "length",  # Anthropic, Gemini
+        "max_output_tokens": "length",
+        "model_context_window_exceeded": "length",  # Anthropic
         "model_length": "length",  # Mistral
         "repetition": "length",  # vLLM cut a loop short
         "content_filter": "content_filter",
+        "safety": "content_filter",  # Gemini
+        "recitation": "content_filter",  # Gemini
+        "blocklist": "content_filter",  # Gemini
+        "prohibited_content": "content_filter",  # Gemini
+        "refusal": "content_filter",  # Anthropic
+        "sensitive": "content_filter",  # Zhipu
         "tool_calls": "tool_calls",
+        "tool_use": "tool_calls",  # Anthropic
         "function_call": "function_call",
     }
 )
+
+
+_BROKEN: Final = frozenset({"error", "insufficient_system_resource", "malformed_function_call"})
+"""Reasons that say that something went wrong: OpenRouter's, DeepSeek's, Gemini's."""
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z_]{0,31}")
 
 
 class ReplyReader:
@@ -122,6 +142,8 @@ class ReplyReader:
         rows: tuple[TokenLogprob, ...] = read_logprobs(logprobs) if logprobs else ()
         extra = _further(choice, _CHOICE)
         finish = _finish(reason) if reason else None
+        if finish is not None and _is_unknown(reason):
+            extra = {**extra, "upstream_finish_reason": reason}
         if index in self._finished:
             if text or message:
                 raise UpstreamError(f"the upstream wrote on after choice {index} had ended")
@@ -198,10 +220,17 @@ def _content(value: object) -> tuple[str, list[Any]]:
 
 
 def _finish(reason: object) -> Finish:
-    finish = _FINISH.get(reason) if isinstance(reason, str) else None
-    if finish is None:
-        raise UpstreamError("the upstream ended a choice for a reason that is not known here")
-    return finish
+    if not isinstance(reason, str):
+        raise _malformed("a finish reason", reason)
+    if reason.lower() in _BROKEN:
+        raise UpstreamError("the upstream broke off a choice with an error")
+    return _FINISH.get(reason.lower(), "stop")
+
+
+def _is_unknown(reason: object) -> bool:
+    """Return whether *reason* is a name that says more than what it is taken for."""
+    is_name = isinstance(reason, str) and _NAME.fullmatch(reason) is not None
+    return is_name and str(reason).lower() not in _FINISH
 
 
 def _usage(value: object) -> Usage | None:
@@ -221,7 +250,7 @@ def _usage(value: object) -> Usage | None:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if type(value) is int and 0 <= value < _MOST else 0
 
 
 def _malformed(what: str, value: object) -> UpstreamError:
