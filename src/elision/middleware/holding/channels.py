@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from elision.contract import joined
 from elision.middleware.holding.fields import JSON, Fields
+from elision.middleware.holding.said import Said
 
 if TYPE_CHECKING:
     from elision.middleware.holding.chain import Chain
@@ -23,6 +24,10 @@ Path: TypeAlias = tuple[str | int, ...]
 _NAMES: Final = frozenset({"id", "type", "role", "name", "call_id", "tool_call_id"})
 """Strings that clients want whole and at once."""
 _CALLS: Final = frozenset({"tool_calls", "function_call"})
+_MOST_ENTRIES: Final = 4096
+"""Past it, an entry's ``index`` is taken for something else."""
+_NEAR: Final = 512
+"""Characters of a list's entry that the next one is read behind."""
 
 
 class Channels:
@@ -43,7 +48,8 @@ class Channels:
         self._fields = Fields(layers)
         self._chains: dict[Path, Chain] = {}
         self._ended: set[Path] = set()
-        self._names: dict[Path, str] = {}
+        self._names: dict[Path, Said] = {}
+        self._blocks: dict[Path, tuple[Path, str]] = {}  # of a list: the last one, how it ends
         self._lists: dict[Path, list[Any]] = {}
         self._call: Path | None = None
         self.is_refused = self.has_called = self.has_left = False
@@ -107,8 +113,10 @@ class Channels:
                 return {key: value}
             case str():
                 return {key: self._string(path, value)}
-            case Mapping():
+            case Mapping() if path[0] in _CALLS or not self._fields.only_together({key: value}):
                 return {key: self._mapping(path, value)}
+            case Mapping():
+                pass
             case list() | tuple():
                 entries = [*self._entries(path, value)]
                 return {key: entries} if entries else {}
@@ -120,14 +128,15 @@ class Channels:
     def _entries(self, path: Path, entries: list[Any] | tuple[Any, ...]) -> Iterator[Any]:
         for entry in entries:
             index = entry.get("index") if isinstance(entry, Mapping) else None
-            if not isinstance(index, int):
+            if type(index) is not int or not 0 <= index < _MOST_ENTRIES:
                 self._lists.setdefault(path, []).append(self._readable(entry))
                 continue
             place = (*path, index)
             before = self._begin_call(place) if path[0] in _CALLS else {}
             yield from before.get(str(path[0]), ())
-            if _says(piece := self._mapping(place, entry)):
-                yield piece
+            kept = {key: inner for key, inner in entry.items() if key != "index"}
+            if _says(piece := self._mapping(place, kept)):
+                yield {"index": index, **piece}
 
     def _readable(self, value: Any) -> Any:
         """Return *value* without what no guard can read."""
@@ -141,12 +150,15 @@ class Channels:
         return value
 
     def _begin_call(self, place: Path) -> dict[str, Any]:
-        """Note which tool call goes on; return what is left of the one before it."""
+        """Note which tool call goes on; return what is left of the one before it.
+
+        A string of which nothing is held may go on: some servers mix their calls.
+        """
         earlier, self._call = self._call, place
         out: dict[str, Any] = {}
         if earlier is not None and earlier != place:
-            for path in tuple(self._chains):
-                if path[: len(earlier)] == earlier:
+            for path, chain in tuple(self._chains.items()):
+                if path[: len(earlier)] == earlier and chain.held:
                     out = joined(out, self._end(path))
         return out
 
@@ -157,20 +169,31 @@ class Channels:
             # Written on behind its end: a phrase may lie across it.
             self.is_refused |= bool(text)
             return ""
+        before = self._block(path, text) if len(path) > 2 and path[0] not in _CALLS else ""
         chain = self._chains.get(path)
         if chain is None:
-            chain = self._chains[path] = self._layers.channel(json=path[-1] in JSON)
+            is_json = path[-1] in JSON
+            chain = self._layers.channel(json=is_json, before="" if is_json else before)
+            self._chains[path] = chain
         left = chain.feed(text)
         self.is_refused |= chain.is_refused
         return left
 
+    def _block(self, path: Path, text: str) -> str:
+        """Note that *text* goes on at *path*; return how the block of its list before it ended."""
+        names = tuple(step for step in path if isinstance(step, str))
+        last, ending = self._blocks.get(names, (path, ""))
+        self._blocks[names] = path, (ending + text)[-_NEAR:]
+        return ending if last != path else ""
+
     def _name(self, path: Path, text: str) -> str:
-        said = self._names.get(path, "") + text
-        if not (self._layers.is_clean(text) and self._layers.is_clean(said)):
-            self.is_refused = True
-            return ""
-        self._names[path] = said
-        return text
+        said = self._names.get(path)
+        if said is None:
+            said = self._names[path] = Said(self._layers)
+        if said.allows(text):
+            return text
+        self.is_refused = True
+        return ""
 
     def _end(self, path: Path) -> dict[str, Any]:
         """Return the rest of one string, in its place."""

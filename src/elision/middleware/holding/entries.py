@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from elision.middleware.holding.probe import Probe
 
 _UNTOLD: Final = -9999.0
 """What OpenAI's API reports for a token whose log-probability is not told."""
+_ID: Final = re.compile(r"token_id:\d+")
 _Decoder = getincrementaldecoder("utf-8")
 
 
@@ -131,6 +133,8 @@ class Entries:
 
     def _allows(self, pending: bytes, other: Alternative) -> bool:
         assert self._probe is not None
+        if _ID.fullmatch(other.token):  # vLLM's name of a token: what it writes cannot be known
+            return False
         text = (pending + other.data).decode("utf-8", "ignore")
         named = other.token if other.token != _name(other.data) else ""
         return self._probe.allows(text) and (not named or self._probe.allows(named))

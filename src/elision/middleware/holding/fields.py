@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from elision.middleware.holding.said import Said
+
 if TYPE_CHECKING:
     from elision.middleware.holding.layers import Layers
 
@@ -37,12 +39,24 @@ class Fields:
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
-        self._said: dict[Path, str] = {}
+        self._said: dict[Path, Said] = {}
+        self._joined = Said(layers), Said(layers)
         self._names: set[str] = set()  # of fields, found clean
         self.n_dropped = 0
 
-    def clean(self, fields: Mapping[str, Any], path: Path = ()) -> dict[str, Any]:
-        """Return what of *fields* may leave; the rest is dropped and counted."""
+    def clean(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what of *fields* may leave; the rest is dropped and counted.
+
+        Where neighbours only together say what must not be said, none of them leaves.
+        """
+        found = self._each(fields, ())
+        both = zip(self._joined, _spelled(found), strict=True)
+        if found and not all(said.allows(text) for said, text in both):
+            self.n_dropped += len(found)
+            return {}
+        return found
+
+    def _each(self, fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in fields.items():
             try:
@@ -52,14 +66,23 @@ class Fields:
         return found
 
     def is_clean(self, value: Any) -> bool:
-        """Return whether every string and number in *value* may leave, also when joined by name."""
+        """Return whether all strings and numbers in *value* may leave, also joined by name."""
         said: dict[Path, list[str]] = {}
         for path, text in _leaves((), value):
             said.setdefault(path, []).append(text)
-        return all(
+        return self._is_clean_in_a_row(value) and all(
             self._layers.is_clean("".join(texts), json=path[-1:] != () and path[-1] in JSON)
             for path, texts in said.items()
         )
+
+    def only_together(self, value: Any) -> bool:
+        """Return whether *value* says what must not be said, and no name or string of it alone."""
+        return not self._is_clean_in_a_row(value) and all(
+            map(self._layers.is_clean, set(_words(value, is_named=True)))
+        )
+
+    def _is_clean_in_a_row(self, value: Any) -> bool:
+        return all(map(self._layers.is_clean, set(_spelled(value))))
 
     def is_readable(self, key: str, value: Any) -> bool:
         """Return whether a guard can read what stands under *key*, and may be named by it."""
@@ -78,7 +101,7 @@ class Fields:
             case None | bool():
                 return value
             case Mapping():
-                return self.clean(value, path)
+                return self._each(value, path)
             case list() | tuple():
                 return [self._entry(path, entry) for entry in value]
             case str():
@@ -89,16 +112,38 @@ class Fields:
 
     def _entry(self, path: Path, entry: Any) -> Any:
         if isinstance(entry, Mapping):
-            return self.clean(entry, (*path, "[]"))
+            return self._each(entry, (*path, "[]"))
         return self._cleaned((*path, "[]"), entry)
 
     def _string(self, path: Path, text: str) -> str:
-        said = self._said.get(path, "") + text
-        is_json = path[-1] in JSON
-        if not all(self._layers.is_clean(one, json=is_json) for one in {text, said}):
+        said = self._said.get(path)
+        if said is None:
+            said = self._said[path] = Said(self._layers, json=path[-1] in JSON)
+        if not said.allows(text):
             raise Dropped
-        self._said[path] = said
         return text
+
+
+def _spelled(value: Any) -> tuple[str, str]:
+    """Return the strings and numbers in *value* in a row, with the names and without."""
+    named, bare = _words(value, is_named=True), _words(value, is_named=False)
+    return " ".join(named), " ".join(bare)
+
+
+def _words(value: Any, *, is_named: bool) -> Iterator[str]:
+    match value:
+        case None | bool():
+            return
+        case Mapping():
+            for key, inner in value.items():
+                if is_named:
+                    yield str(key)
+                yield from _words(inner, is_named=is_named)
+        case list() | tuple():
+            for inner in value:
+                yield from _words(inner, is_named=is_named)
+        case _:
+            yield str(value)
 
 
 def _leaves(path: Path, value: Any) -> Iterator[tuple[Path, str]]:

@@ -95,6 +95,8 @@ class _Reply:
             "n_pushed": self._n_pushed,
             "upstream_calls": sum(choice.n_calls for choice in choices),
         }
+        if any(choice.is_estimated for choice in choices):
+            found["usage_estimated"] = True
         counts = {
             "usage_rewound": sum(choice.n_rewound for choice in choices),
             "n_dropped": n_dropped + sum(choice.n_dropped for choice in choices),

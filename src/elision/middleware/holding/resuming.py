@@ -190,16 +190,16 @@ def continued(request: Request, written: str) -> Request | None:
     """Return *request* with the reply's beginning given; None if it cannot be.
 
     Args:
-        request: As it was asked first.
+        request: As it was asked first. If it is to be echoed, the prompt must stand in *written*.
         written: What the client has seen, or will have.
     """
-    if not written:
-        return request
     if request.kind == "text":
         prompt = request.prompt
         if not isinstance(prompt, str) or (request.echo and not written.startswith(prompt)):
             return None
         return replace(request, prompt=written if request.echo else prompt + written, echo=False)
+    if not written:
+        return request
     messages = request.messages
     if request.continue_final and messages:
         last = {**messages[-1], "content": text_of(messages[-1]) + written}

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from elision.contract import Delta, Engine, Plan, Usage
+from elision.contract import Delta, Engine, Plan, Request, Usage, text_of
 from elision.middleware.engines.release import Release
 from elision.middleware.holding.chain import Place
 from elision.middleware.holding.layers import Layers
@@ -16,6 +16,7 @@ from elision.middleware.holding.resuming import Onward, Resuming
 from elision.middleware.holding.voice import Voice
 
 _T = TypeVar("_T")
+_CHARS_PER_TOKEN = 4  # of English text, as OpenAI's help pages have it
 
 
 class Speaking:
@@ -75,10 +76,17 @@ class Speaking:
         return 0 if self._voice is None else self._voice.n_redacted
 
     @property
+    def is_estimated(self) -> bool:
+        """Whether the upstream was cut off before it told what it had read."""
+        return self._usage is None and self.n_calls > 0
+
+    @property
     def usage(self) -> Usage:
         """What the reply came to; what was taken back is left out of it."""
         if self._usage is None:
-            return Usage(completion_tokens=0 if self._voice is None else self._voice.n_tokens)
+            n_tokens = 0 if self._voice is None else self._voice.n_tokens
+            n_read = _about(self._plan.request) if self.is_estimated else 0
+            return Usage(prompt_tokens=n_read, completion_tokens=n_tokens)
         if not self.n_rewinds:
             return self._usage
         prompt = max(0, self._usage.prompt_tokens - self._n_before)
@@ -125,8 +133,10 @@ class Speaking:
             async for delta in source:
                 if delta.usage is not None or delta.report is not None:
                     self._note(delta)
-                elif delta.choice == 0 and not self._has_stopped:
+                elif delta.choice == 0:
                     yield self._until_stop(delta)
+                    if self._has_stopped:
+                        return
 
     def _note(self, delta: Delta) -> None:
         self._usage = delta.usage or self._usage
@@ -169,3 +179,10 @@ class Speaking:
     async def _run(self, do: Callable[..., _T], *given: Any) -> _T:
         """Have *do* done: in a thread where it waits for the encoder."""
         return await asyncio.to_thread(do, *given) if self._layers.waits else do(*given)
+
+
+def _about(request: Request) -> int:
+    """Return about how many tokens the prompt has."""
+    asked = request.prompt if request.kind == "text" else [text_of(m) for m in request.messages]
+    n_chars = sum(map(len, asked)) if isinstance(asked, list) else len(asked)
+    return -(-n_chars // _CHARS_PER_TOKEN)
