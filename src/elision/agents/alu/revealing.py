@@ -22,9 +22,10 @@ _ROUNDS: Final = 8
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0eff]")
 _UNSPACED_END: Final = re.compile(rf"{_UNSPACED.pattern}{{1,4}}\W*$")
 _LAST: Final = re.compile(r"\s*\S+\s*$")
-_ITEM: Final = r"[^\W\d_]+(?:[,;]\s*(?:(?:and|or|und|y|et)\s+)?|\n\W*)"
-_LISTED: Final = re.compile(rf"(?:{_ITEM}){{2}}$")
-_LISTS: Final = re.compile(r"(?:(?:[,;]\s*(?:(?:and|or|und|y|et)\s+)?|\n\W*)[^\W\d_]+){2}(?!\w)")
+_NAME: Final = r"[^\W\d_a-z][^\W\d_]*"
+_COMMA: Final = r"(?:[,;]\s*(?:(?:and|or|und|y|et)\s+)?|\n\W*)"
+_BEFORE: Final = re.compile(rf"(?:\b{_NAME}{_COMMA}){{1,2}}$")
+_AFTER: Final = re.compile(rf"(?:{_COMMA}{_NAME}\b){{1,2}}")
 
 
 def without_last_word(text: str) -> str:
@@ -59,6 +60,7 @@ class Revealing:
         self._old = {new.casefold(): (new, old) for new, old in pairs}
         self._titles = [it for it in covers if any(is_plain(new) for _, new in it.words)]
         self._asked = "\n".join(asked)
+        self._known: dict[tuple[str, bool], str] = {}
 
     def __repr__(self) -> str:
         return f"Revealing({len(self._covers)} names)"
@@ -108,15 +110,19 @@ class Revealing:
 
     def _of_run(self, reply: str, plainly: bool, match: re.Match[str]) -> str:
         """Return what stands for a run of invented words in *reply*."""
+        if (match[0], plainly) in self._known:
+            return self._known[match[0], plainly]
         assert self._word is not None
-        words = tuple(found[0] for found in self._word.finditer(match[0]))
-        news = [self._new(word) for word in words]
+        news = [self._new(found[0]) for found in self._word.finditer(match[0])]
         if len(news) == 1 and not self._is_his(news[0], reply, match):
             return match[0]
         owners = self._owners(frozenset(news))
-        if plainly and all(cover.may_return for cover in owners):
-            return self._word.sub(self._one, match[0])
-        return _said(owners[0], reply, match.start())
+        if not plainly or not all(cover.may_return for cover in owners):
+            return _said(owners[0], reply, match.start())
+        written = self._word.sub(self._one, match[0])
+        if len(news) > 1:
+            self._known[match[0], plainly] = written
+        return written
 
     def _is_his(self, new: str, reply: str, match: re.Match[str]) -> bool:
         """Return whether a word that stands alone is meant as the name of who was asked about."""
@@ -130,7 +136,7 @@ class Revealing:
             return False
         if is_behind_a_name(before):
             return f"{before.split()[-1]} {match[0]}" in self._asked
-        return not (_LISTED.search(before) or _LISTS.match(after))
+        return not _is_listed(before, after)
 
     @cached_property
     def _word(self) -> re.Pattern[str] | None:
@@ -202,6 +208,13 @@ class Revealing:
             ForgetTarget(title="-", id=str(n), kind="person", names=(cover.stand_in,))
             for n, cover in enumerate(self._covers)
         )
+
+
+def _is_listed(before: str, after: str) -> bool:
+    """Return whether at least two more of a list of names stand around a name."""
+    found = _BEFORE.search(before), _AFTER.match(after)
+    # Two commas or lines on one side, or one on each.
+    return sum(len(re.findall(_COMMA, it[0])) for it in found if it is not None) > 1
 
 
 def _said(cover: Cover, reply: str, at: int) -> str:

@@ -32,6 +32,9 @@ from elision.guards.targets import ForgetTarget
 _ROUNDS: Final = 32
 """A check reports 16 places of a name in disguise; so many times it is asked for more."""
 _BETWEEN: Final = r"[\s\-.'’·_]{0,3}"
+_LIKE_A_NAME: Final = re.compile(r"\b[^\W\d_a-z]\w+ [^\W\d_a-z]\w+")
+_MOST_NAMES: Final = 24
+"""Names of one conversation from which on more of them that are registered take longer."""
 _Piece: TypeAlias = tuple[int, int, str]
 _Covers: TypeAlias = dict[tuple[str, str], Cover]
 
@@ -105,6 +108,7 @@ class Substituter:
         covering = Covering(self._pseudonyms, said)
         covers: _Covers = {}
         hidden = self._hidden_all(texts, covering, covers)
+        _spend(covering, texts, len(covers))
         permits = permitted([*covers.values()], self._may_say)
         back = Revealing(permits, self._may_say, hidden)
         if all(cover.target_id == _NOBODY for cover in covers.values()):
@@ -165,12 +169,16 @@ class Substituter:
     ) -> list[str]:
         """Return *texts* with other words at *places*."""
         pieces: list[list[_Piece]] = [[] for _ in texts]
+        known: dict[tuple[str, str, str], str] = {}  # so that a hundred mentions take as long as one
         for found in places:
             cover = covering.cover(found.target, found.name)
             if cover is not None:
                 covers[cover.target_id, cover.name] = cover
                 shown = texts[found.at][found.start : found.end]
-                pieces[found.at].append((found.start, found.end, _written(shown, cover)))
+                key = shown, cover.target_id, cover.name
+                if key not in known:
+                    known[key] = _written(shown, cover)
+                pieces[found.at].append((found.start, found.end, known[key]))
         return [_put(text, _apart(them)) for text, them in zip(texts, pieces, strict=True)]
 
 
@@ -184,6 +192,13 @@ def _nobody(covering: Covering) -> Cover:
     drawn = covering.cover(ForgetTarget(title="-", kind="person", names=(name,)), name)
     assert drawn is not None
     return replace(drawn, target_id=_NOBODY)
+
+
+def _spend(covering: Covering, texts: Sequence[str], n_covers: int) -> None:
+    """Invent as many names as may stand in *texts*, so that it takes as long whoever they are."""
+    n_names = sum(1 for text in texts for _ in _LIKE_A_NAME.finditer(text))
+    for _ in range(min(n_names, _MOST_NAMES) - n_covers):
+        _nobody(covering)
 
 
 class _Plain:
