@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from elision.middleware.profiles import Profile
 
 _LONGEST_S: Final = 86_400.0
-_MARGINS_S: Final = (0.25, 5.0)
-"""Least and most time that is left for the guards behind the agents; half of it at most."""
 _GUARDS_SHARE, _GUARDS_S = 0.2, 2.0
 """What is left of a request's time for the guards: this share of it, this much at most."""
 
@@ -215,9 +213,3 @@ class Job:
         if stops and self._even:
             finish = "stop"
         return Reply(text[: min(stops, default=len(text))], finish, outcome)
-
-
-def _margin_s(limit_s: float) -> float:
-    """Return how much of a request's time the guards behind the agents get."""
-    least, most = _MARGINS_S
-    return min(max(least, limit_s / 10), most, limit_s / 2)
