@@ -28,9 +28,12 @@ WHOLE_LIMIT_BYTES = 64_000_000
 """Longest answer that is taken in whole; our own bound."""
 
 _EVENTS = b"text/event-stream"
+_JSON = b"application/json"
 _DRAIN_S = 0.05
 _KEPT = (b"x-", b"openai-")
-_OURS = (b"x-elision-", b"x-forget-", b"x-accel-", b"x-should-retry")
+_OURS = (b"x-elision-", b"x-forget-", b"x-should-retry")
+_COMMANDS = (b"x-accel-", b"x-sendfile", b"x-lighttpd-", b"x-reproxy-")
+"""What the web server before us would obey: it would send files of its own."""
 _RENAMED = {b"x-request-id": b"x-upstream-request-id"}
 
 
@@ -90,7 +93,8 @@ class Relayed:
                 timer = loop.call_at(deadline, late, TimeoutError())
                 self._open.callback(timer.cancel)
             await self._check_form(response)
-        self.headers = tuple(_handed_on(response.raw_headers))
+        kind = _EVENTS if self.stream else _JSON
+        self.headers = tuple(_handed_on(response.raw_headers, kind))
         self._response = response
 
     async def whole(self) -> bytes:
@@ -207,11 +211,18 @@ def relayed_body(body: Mapping[str, Any], *, model: str) -> bytes:
     return orjson.dumps(theirs | {"model": model})
 
 
-def _handed_on(headers: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
-    """Return what of an upstream's *headers* concerns the caller; what is said by us stays ours."""
-    kept = []
-    for name, value in headers:
-        name = name.lower()
-        if name == b"content-type" or (name.startswith(_KEPT) and not name.startswith(_OURS)):
+def _handed_on(headers: tuple[tuple[bytes, bytes], ...], kind: bytes) -> list[tuple[bytes, bytes]]:
+    """Return what of an upstream's *headers* concerns the caller; what is said by us stays ours.
+
+    The content type is *kind*, which was checked: of another one only the body was believed.
+    """
+    kept, content_type = [], kind
+    named = [(name.lower().replace(b"_", b"-"), value) for name, value in headers]
+    hops = {hop.strip().lower() for name, value in named if name == b"connection"
+            for hop in value.replace(b"_", b"-").split(b",")}  # fmt: skip
+    for name, value in named:
+        if name == b"content-type" and value.split(b";")[0].strip().lower() == kind:
+            content_type = value
+        elif name.startswith(_KEPT) and not name.startswith(_OURS + _COMMANDS) and name not in hops:
             kept.append((_RENAMED.get(name, name), value))
-    return kept
+    return [(b"content-type", content_type), *kept]
