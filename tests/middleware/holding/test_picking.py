@@ -28,4 +28,4 @@ def test_an_echoed_prompt_is_continued_as_the_client_saw_it() -> None:
     assert onward is not None
     assert (onward.prompt, onward.echo) == ("Say it", False)
     assert continued(request, "Sa") is None
-    assert continued(request, "") is request
+    assert continued(request, "") is None, "nothing of the prompt stands before it"
