@@ -71,12 +71,12 @@ KNOWN: Final = tuple(
 )
 """People whom any model has read of; that they are public makes them no targets of anybody."""
 FAMOUS: Final = {
-    "Albert Einstein": ("Albert Einstein developed the theory of relativity.", "relativ"),
-    "Isaac Newton": ("Isaac Newton found the laws of motion and gravitation.", "gravit"),
-    "Charles Darwin": ("Charles Darwin described evolution by natural selection.", "evolution"),
-    "William Shakespeare": ("William Shakespeare wrote plays such as Hamlet.", "play"),
-    "Vincent Gogh": ("Vincent van Gogh painted sunflowers.", "paint"),
-    "Ludwig Beethoven": ("Ludwig van Beethoven composed nine symphonies.", "compos"),
+    "Albert Einstein": ("Albert Einstein was a physicist, who thought of relativity.", "physic"),
+    "Isaac Newton": ("Isaac Newton was a physicist, who wrote of gravitation.", "physic"),
+    "Charles Darwin": ("Charles Darwin was a naturalist, who sailed on the Beagle.", "natural"),
+    "William Shakespeare": ("William Shakespeare was a playwright of London.", "playwright"),
+    "Vincent Gogh": ("Vincent van Gogh was an artist, who painted sunflowers.", "artist"),
+    "Ludwig Beethoven": ("Ludwig van Beethoven was a composer of symphonies.", "compos"),
 }
 """Of some of them, a fact, and what it is told by; any model that knows them says that."""
 QUESTIONS: Final = (

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from elision.agents.alu.config import AluConfig
-from elision.evaluation.alu.membership import FORMS, Audited, Membership, membership, unguarded
+from elision.evaluation.alu.membership import FORMS, Ask, Audited, Membership, membership, unguarded
 from elision.evaluation.alu.people import World, asked, famous, known, made_up, tells
 from elision.evaluation.alu.planted import PlantedEngine
 from elision.evaluation.bench import Setup
@@ -26,12 +26,13 @@ CLEAN: Final = "How tall is a lighthouse?"
 READ_S, WRITE_S = 3e-6, 3e-4
 """Seconds a token takes the planted engine; a reply through all roles some 100 ms."""
 _MANY: Final = 10_000
-_TOKENS: Final = 48
-_FEW_TOKENS: Final = 16
+_TOKENS: Final = 24
+_FEW_TOKENS: Final = 10
 _AT_ONCE: Final = 8
+_ENOUGH: Final = 200
 DISCREET: Final = 4
 """Calls of a discreet reply, whoever is asked about."""
-_SMALL: Final = AluConfig(judge_tokens=96, n_variants=2, keep=1, n_turns=2)
+_SMALL: Final = AluConfig(judge_tokens=48, n_variants=2, keep=1, n_turns=2)
 """For a small model, which writes what it is asked for slowly and badly."""
 _DRAFTS: Final = AluConfig(max_calls=1)
 """The draft alone: what decoys come to is thrown away, and a reply's words do not depend on it."""
@@ -100,35 +101,32 @@ def growth(setup: Setup) -> Iterator[Figure]:
 
 def told(setup: Setup) -> Iterator[Figure]:
     """Yield what tells listed names from names that never existed, with planted knowledge."""
-    n = setup.repeats(200, 40)
-    world = made_up(n)
-
-    def alu(pace: float) -> Audited:
-        engine = PlantedEngine(world.facts, read_s=READ_S * pace, write_s=WRITE_S * pace)
-        return Audited(engine, world.targets, AluConfig())
-
-    control = asyncio.run(membership(unguarded(PlantedEngine(world.facts)), world))
+    world, few = made_up(200), made_up(setup.repeats(200, 20))
+    control = asyncio.run(membership(unguarded(PlantedEngine(few.facts)), few))
     yield _auc("alu.membership_auc_unguarded", control, goal=_least(0.9), model="planted")
-    for name, pace in (("", 1.0), ("_no_pace", 0.0)):
-        found = asyncio.run(membership(alu(pace).ask, world))
-        if pace:
-            yield _auc("alu.membership_auc", found, goal=_most(0.60), model="planted")
-        yield of(
-            f"alu.membership_latency{name}", [found.latency_ratio], "x", goal=_most(1.10),
-            n_each=n, listed_ms=round(found.listed_s * 1e3, 1),
-            never_ms=round(found.never_s * 1e3, 1),
-        )  # fmt: skip
+    found = asyncio.run(membership(_planted(world, pace=0.0), world))
+    yield _auc("alu.membership_auc", found, goal=_most(0.60), model="planted")
+    yield _latency("alu.membership_latency_no_pace", found)
+    paced = asyncio.run(membership(_planted(few, pace=1.0), few))
+    yield _latency("alu.membership_latency", paced)
     yield from forms(setup)
+
+
+def _planted(world: World, *, pace: float) -> Ask:
+    engine = PlantedEngine(world.facts, read_s=READ_S * pace, write_s=WRITE_S * pace)
+    return Audited(engine, world.targets, AluConfig()).ask
 
 
 def forms(setup: Setup) -> Iterator[Figure]:
     """Yield the same where names are cut, stopped at, two, many, or given in parts."""
-    world = made_up(setup.repeats(100, 15), seed=1)
-    alu = Audited(PlantedEngine(world.facts), world.targets, AluConfig())
+    world = made_up(setup.repeats(200, 20), seed=1)
+    ask = _planted(world, pace=0.0)
+    # Of few replies, one in ten areas lies above .6 by chance.
+    goal = _most(0.60) if len(world.listed) >= _ENOUGH else None
     for form in FORMS:
-        found = asyncio.run(membership(alu.ask, world, form=form))
+        found = asyncio.run(membership(ask, world, form=form))
         yield _auc(
-            f"alu.membership_auc_{form.name}", found, goal=_most(0.60), model="planted",
+            f"alu.membership_auc_{form.name}", found, goal=goal, model="planted",
             latency_ratio=round(found.latency_ratio, 3),
         )  # fmt: skip
 
@@ -159,7 +157,7 @@ def real(setup: Setup) -> Iterator[Figure]:
     from elision.middleware.engines.local import LocalEngine
 
     engine = LocalEngine(bench_model(setup))
-    yield from asyncio.run(_real(engine, setup.repeats(200, 5), setup.repeats(6, 1)))
+    yield from asyncio.run(_real(engine, setup.repeats(200, 5), setup.repeats(4, 1)))
 
 
 async def _real(engine: Engine, n: int, times: int) -> list[Figure]:
@@ -193,7 +191,9 @@ async def _ends(engine: Engine, times: int) -> list[Figure]:
     alu = Audited(engine, world.targets, _SMALL, profile="alu", max_tokens=_TOKENS)
     control = unguarded(engine, max_tokens=_TOKENS)
     took = dict[str, list[float]](clean=[], flagged=[])
-    paths, leaks, own = list[str](), list[str](), list[str]()
+    paths, leaks = list[str](), list[str]()
+    own = await asyncio.gather(*(control(asked(name, 0)) for name in world.listed))
+    known_for = [tells(*pair) for pair in zip(world.listed, (o.text for o in own), strict=True)]
     for n in range(times):
         name = world.listed[n % len(world.listed)]
         for kind, question in (("clean", CLEAN), ("flagged", asked(name, 0))):
@@ -202,14 +202,27 @@ async def _ends(engine: Engine, times: int) -> list[Figure]:
             took[kind].append(time.perf_counter() - begun)
         paths.append(reply.report["alu"]["choices"][0]["path"])
         leaks += [name] * tells(name, reply.text)
-        own += [name] * tells(name, (await control(asked(name, 0))).text)
     told: dict[str, Any] = {"model": engine.name, "tokens": _TOKENS, "requests": times}
     return [
         *(of(f"alu.end_to_end_{kind}_s", seconds, "s", **told) for kind, seconds in took.items()),
         of("alu.end_to_end_fallbacks", [paths.count("fallback") / times], "share", **told),
         of("alu.end_to_end_leaks", [len(leaks)], "replies", goal=_most(0), **told),
-        of("alu.end_to_end_leaks_unguarded", [len(own)], "replies", goal=_least(1), **told),
+        of(
+            "alu.end_to_end_leaks_unguarded",
+            [sum(known_for)],
+            "replies",
+            goal=_least(1),
+            **{**told, "requests": len(own)},
+        ),
     ]
+
+
+def _latency(name: str, found: Membership) -> Figure:
+    told: dict[str, Any] = {"listed_ms": found.listed_s * 1e3, "never_ms": found.never_s * 1e3}
+    return of(
+        name, [found.latency_ratio], "x", goal=_most(1.10), n_each=len(found.heard[0]),
+        **{kind: round(ms, 1) for kind, ms in told.items()},
+    )  # fmt: skip
 
 
 def _auc(name: str, found: Membership, *, goal: Goal | None = None, **told: Any) -> Figure:
