@@ -60,6 +60,7 @@ def hidden(by: Substituter, text: str) -> tuple[str, Substitution]:
         "Tell me about Dalia Sandoval. Sandoval was born where?",
         "About Dalia Sandoval: is that person called sandoval, or SANDOVAL?",
         "SANDOVAL, dalia",
+        "Wer ist Dalia Sandoval? Was ist Sandovals Buch, und Dalias?",
     ],
 )
 def test_no_part_of_a_name_reaches_the_model_in_ordinary_spellings(asked: str) -> None:
@@ -143,6 +144,14 @@ def test_a_word_in_small_letters_is_not_a_name_unless_it_was_asked_so() -> None:
     assert found.reveal(f"the {family.lower()} of proof") == f"the {family.lower()} of proof"
     now, asked_small = hidden(names(LISTED), LISTED.lower())
     assert asked_small.reveal(f"who is {now.split()[1]}?") == "who is sandoval?"
+
+
+def test_a_name_comes_back_with_the_accents_that_the_caller_wrote() -> None:
+    for asked in ("Who is Jose Lopez?", "Who is José López?", "who is jose lopez?"):
+        now, found = hidden(names("José García López"), asked)
+        assert found.n_names == 1
+        assert found.reveal(now) == asked
+        assert found.reveal(now.title()) == asked.title()
 
 
 def test_no_word_of_the_conversation_is_invented() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -50,6 +50,25 @@ def permitted(covers: Sequence[Cover], may_say: Callable[[str], bool]) -> tuple[
     if may_say("\n".join(text for cover in covers for text in _said_by(cover))):
         return tuple(covers)
     return tuple(replace(it, may_return=all(map(may_say, _said_by(it)))) for it in covers)
+
+
+def as_written(covers: Sequence[Cover], texts: Iterable[str]) -> tuple[Cover, ...]:
+    """Return *covers* whose registered words have the accents that *texts* write them with.
+
+    A caller who left an accent out would know from one in the reply that the name is known.
+    """
+    olds = {N(old) for cover in covers for old, _ in cover.words}
+    spelled = {N(word): word for text in texts for word in WORD.findall(text) if N(word) in olds}
+    return tuple(
+        replace(
+            it, words=tuple((_spelled(old, spelled.get(N(old), old)), new) for old, new in it.words)
+        )
+        for it in covers
+    )
+
+
+def _spelled(old: str, shown: str) -> str:
+    return old if shown.casefold() == old.casefold() else _cased(old, shown.casefold())
 
 
 def _said_by(cover: Cover) -> tuple[str, ...]:

@@ -37,7 +37,8 @@ class Lone:
             if len(old) >= _LEAST and N(old) not in common_words() and not is_plain(new)
         }
         words = "|".join(map(re.escape, sorted(self._instead, key=len, reverse=True)))
-        self._pattern = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE) if words else None
+        pattern = rf"(?<!\w)(?P<word>{words})(?P<ending>s?)(?!\w)"
+        self._pattern = re.compile(pattern, re.IGNORECASE) if words else None
 
     def hidden(self, text: str) -> str:
         """Return *text* with each of these words replaced, unless it is another name's."""
@@ -46,15 +47,19 @@ class Lone:
         return self._pattern.sub(lambda found: self._one(text, found), text)
 
     def _one(self, text: str, found: re.Match[str]) -> str:
-        if is_in_a_name(text, found.start(), found.end()):
+        # What stands behind a genitive is no more of the name.
+        end = len(text) if found["ending"] else found.end()
+        if is_in_a_name(text, found.start(), end):
             return found[0]
-        instead = self._instead.get(found[0].casefold())
-        return found[0] if instead is None else in_case(found[0], instead)
+        instead = self._instead.get(found["word"].casefold())
+        if instead is None:
+            return found[0]
+        return in_case(found["word"], instead) + found["ending"]
 
 
 def is_in_a_name(text: str, start: int, end: int) -> bool:
     """Return whether a word stands behind or before another capitalised one, as in a name."""
-    if text[start:end].isupper() and end - start > 1:
+    if text[start : start + 2].isupper() and end - start > 1:
         return False
     joins = text[end : end + 1] == " " and text[end + 1 : end + 2].isupper()
     return joins or is_behind_a_name(text[:start])

@@ -164,8 +164,7 @@ def _spoken(initial: str, n: int, part: Part, draw: Random) -> str:
 @lru_cache(maxsize=512)
 def _names(part: Part, initial: str, n: int) -> tuple[str, ...]:
     if part == "given":
-        own = [it for it in GIVEN if it[0] == initial]
-        return tuple(it for it in own if len(it) == n) or tuple(it for it in own if n - len(it) < 3)
+        return tuple(it for it in GIVEN if it[0] == initial and abs(len(it) - n) < 3)
     starts = [it for it in BEGINNINGS if it[0] == initial]
     stems = starts if n < _LONG else [a + b for a in starts for b in MIDDLES]
     return tuple(a + b for a in stems for b in ENDINGS if len(a) + len(b) == n)

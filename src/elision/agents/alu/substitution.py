@@ -16,7 +16,7 @@ from functools import partial
 from secrets import choice
 from typing import Final, TypeAlias
 
-from elision.agents.alu.covering import SAYS, WORD, Cover, Covering, permitted
+from elision.agents.alu.covering import SAYS, WORD, Cover, Covering, as_written, permitted
 from elision.agents.alu.lone import Lone
 from elision.agents.alu.name_parts import BEGINNINGS, ENDINGS, GIVEN
 from elision.agents.alu.overlay import overlaid, recoded
@@ -110,7 +110,7 @@ class Substituter:
         hidden = self._hidden_all(texts, covering, covers)
         _spend(covering, texts, len(covers))
         permits = permitted([*covers.values()], self._may_say)
-        back = Revealing(permits, self._may_say, hidden)
+        back = Revealing(as_written(permits, texts), self._may_say, hidden)
         if all(cover.target_id == _NOBODY for cover in covers.values()):
             return Substitution(tuple(merged), 0, back)
         rest = iter(hidden)
@@ -169,7 +169,9 @@ class Substituter:
     ) -> list[str]:
         """Return *texts* with other words at *places*."""
         pieces: list[list[_Piece]] = [[] for _ in texts]
-        known: dict[tuple[str, str, str], str] = {}  # so that a hundred mentions take as long as one
+        known: dict[
+            tuple[str, str, str], str
+        ] = {}  # so that a hundred mentions take as long as one
         for found in places:
             cover = covering.cover(found.target, found.name)
             if cover is not None:
