@@ -101,7 +101,13 @@ def test_what_changes_on_every_chunk_is_read_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "pieces", [["Mar", "lowe ", "Street"], ["x ", STREET], ["Marlowe", " Street"]]
+    "pieces",
+    [
+        ["Mar", "lowe ", "Street"],
+        ["x ", STREET],
+        ["Marlowe", " Street"],
+        ["Marlowe ", "Street", "Street"],
+    ],
 )
 def test_pieces_under_one_name_are_read_behind_each_other(pieces: list[str]) -> None:
     said = Said(LAYERS)

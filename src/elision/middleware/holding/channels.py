@@ -169,10 +169,10 @@ class Channels:
             # Written on behind its end: a phrase may lie across it.
             self.is_refused |= bool(text)
             return ""
+        is_json = path[-1] in JSON
         before = self._block(path, text) if len(path) > 2 and path[0] not in _CALLS else ""
         chain = self._chains.get(path)
         if chain is None:
-            is_json = path[-1] in JSON
             chain = self._layers.channel(json=is_json, before="" if is_json else before)
             self._chains[path] = chain
         left = chain.feed(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Final
 
 from elision.guards.phrases.unescape import Json, Plain, Source
@@ -58,9 +59,13 @@ class Said:
         return self._read(text)
 
     def _read(self, text: str) -> bool:
-        is_clean = True
-        for source, probe in self._readings:
-            values = "".join([char.value for char in source.read(text)])
-            is_clean = is_clean and probe.allows(values)
-            probe.read(values)
-        return is_clean
+        """Read *text* unless something is complete with it: what is left out is not said."""
+        sources = [copy(source) for source, _ in self._readings]
+        probes = [probe for _, probe in self._readings]
+        values = ["".join([char.value for char in source.read(text)]) for source in sources]
+        if not all(probe.allows(value) for probe, value in zip(probes, values, strict=True)):
+            return False
+        for probe, value in zip(probes, values, strict=True):
+            probe.read(value)
+        self._readings = tuple(zip(sources, probes, strict=True))
+        return True
