@@ -131,21 +131,18 @@ async def membership(
     """
     questions = [*_questions(world, form)]
     Random(seed).shuffle(questions)  # noqa: S311 -- an experiment, not a secret
-    for _, name, question in questions[:3]:
-        await ask(question, stop=(name,) * form.stops, max_tokens=form.max_tokens)
     gate = asyncio.Semaphore(at_once)
-    heard: tuple[list[Heard], list[Heard]] = ([], [])
 
-    async def hear(kind: int, name: str, question: str) -> None:
+    async def hear(kind: int, name: str, question: str) -> tuple[int, Heard]:
         async with gate:
             begun = time.perf_counter()
             reply = await ask(question, stop=(name,) * form.stops, max_tokens=form.max_tokens)
             took = time.perf_counter() - begun
-        finish = str(reply.choices[0].finish)
-        heard[kind].append(Heard(name, reply.text, finish, took))
+        return kind, Heard(name, reply.text, str(reply.choices[0].finish), took)
 
-    await asyncio.gather(*(hear(*one) for one in questions))
-    listed, never = tuple(heard[0]), tuple(heard[1])
+    await asyncio.gather(*(hear(*one) for one in questions[:3]))
+    every = await asyncio.gather(*(hear(*one) for one in questions))
+    listed, never = (tuple(one for k, one in every if k == kind) for kind in (0, 1))
     return Membership(
         auc=separated(_rows(listed), _rows(never), seed=seed),
         listed_s=median(one.seconds for one in listed),

@@ -101,7 +101,7 @@ def growth(setup: Setup) -> Iterator[Figure]:
 
 def told(setup: Setup) -> Iterator[Figure]:
     """Yield what tells listed names from names that never existed, with planted knowledge."""
-    world, few = made_up(200), made_up(setup.repeats(200, 20))
+    world, few = made_up(200), made_up(setup.repeats(200, 10))
     control = asyncio.run(membership(unguarded(PlantedEngine(few.facts)), few))
     yield _auc("alu.membership_auc_unguarded", control, goal=_least(0.9), model="planted")
     found = asyncio.run(membership(_planted(world, pace=0.0), world))
@@ -157,7 +157,7 @@ def real(setup: Setup) -> Iterator[Figure]:
     from elision.middleware.engines.local import LocalEngine
 
     engine = LocalEngine(bench_model(setup))
-    yield from asyncio.run(_real(engine, setup.repeats(200, 5), setup.repeats(4, 1)))
+    yield from asyncio.run(_real(engine, setup.repeats(200, 5), setup.repeats(5, 1)))
 
 
 async def _real(engine: Engine, n: int, times: int) -> list[Figure]:
@@ -192,8 +192,9 @@ async def _ends(engine: Engine, times: int) -> list[Figure]:
     control = unguarded(engine, max_tokens=_TOKENS)
     took = dict[str, list[float]](clean=[], flagged=[])
     paths, leaks = list[str](), list[str]()
-    own = await asyncio.gather(*(control(asked(name, 0)) for name in world.listed))
-    known_for = [tells(*pair) for pair in zip(world.listed, (o.text for o in own), strict=True)]
+    some = world.listed[: times + 1]
+    own = await asyncio.gather(*(control(asked(name, 0)) for name in some))
+    known_for = [tells(name, one.text) for name, one in zip(some, own, strict=True)]
     for n in range(times):
         name = world.listed[n % len(world.listed)]
         for kind, question in (("clean", CLEAN), ("flagged", asked(name, 0))):
