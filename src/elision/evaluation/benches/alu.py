@@ -219,9 +219,11 @@ async def _ends(engine: Engine, times: int) -> list[Figure]:
 
 
 def _latency(name: str, found: Membership) -> Figure:
+    """Return the ratio; of few replies, which differ in length, it has no goal."""
+    n = len(found.heard[0])
     told: dict[str, Any] = {"listed_ms": found.listed_s * 1e3, "never_ms": found.never_s * 1e3}
     return of(
-        name, [found.latency_ratio], "x", goal=_most(1.10), n_each=len(found.heard[0]),
+        name, [found.latency_ratio], "x", goal=_most(1.10) if n >= _ENOUGH else None, n_each=n,
         **{kind: round(ms, 1) for kind, ms in told.items()},
     )  # fmt: skip
 
