@@ -215,7 +215,9 @@ async def test_a_stop_text_found_here_ends_the_upstream_at_once() -> None:
 
 @pytest.mark.parametrize("prompt", [f"{STREET} is", "They live in Marlowe"])
 async def test_an_echoed_prompt_that_is_refused_ends_the_choice(prompt: str) -> None:
-    engine = Playing([Delta(text=prompt), Delta(text=" Street, long"), END])
+    told = TokenLogprob("Lane", -0.1, b"Lane", (Alternative("Lane", -0.1, b"Lane"),))
+    told_there = [Delta(text="Lane", logprobs=(told,)), END]
+    engine = Playing([Delta(text=prompt), Delta(text=" Street, long"), END], told_there)
     engine.capabilities |= Capability.TOP_LOGPROBS
     _, reply = await guarded(engine, kind="text", messages=(), prompt=prompt, echo=True)
 
