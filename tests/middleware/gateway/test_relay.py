@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -221,3 +223,27 @@ def test_a_connection_serves_again_after_a_relayed_reply(
     for stream in (True, False, True):
         through.ask("POST", PATH, CHAT | {"stream": stream})
         assert upstream.n_lines == 1
+
+
+@pytest.mark.parametrize("profile", ["passthrough", "plain"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_reply_leaves_no_cycle_behind(through: Any, profile: str, stream: bool) -> None:
+    """Else its buffers would stay until the next full look for garbage, which is rare."""
+    body = CHAT | {"model": f"far@{profile}", "stream": stream}
+    through.ask("POST", PATH, body)
+    time.sleep(0.2)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            through.ask("POST", PATH, body)
+        time.sleep(0.2)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        kept = Counter(type(thing).__name__ for thing in gc.garbage)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    ours = {"Relayed", "ClientResponse", "RequestResponseCycle", "_Presence", "Delta", "Request"}
+    assert not ours & {name for name, n in kept.items() if n >= 5}, kept

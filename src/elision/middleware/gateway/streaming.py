@@ -67,6 +67,8 @@ class _Presence:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._gone = False
+        self._task: asyncio.Task[Any] | None = None
+        self._watcher: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()
@@ -77,12 +79,17 @@ class _Presence:
         self._watcher.add_done_callback(self._leave)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
-        self._watcher.remove_done_callback(self._leave)
-        self._watcher.cancel()
-        await asyncio.wait({self._watcher})
+        watcher, task = self._watcher, self._task
+        # Its frames lead back here: without this every request would be a cycle.
+        self._watcher = self._task = None
+        assert watcher is not None
+        assert task is not None
+        watcher.remove_done_callback(self._leave)
+        watcher.cancel()
+        await asyncio.wait({watcher})
         if not self._gone:
             return
-        ours = self._task.uncancel() <= self._n_cancelled
+        ours = task.uncancel() <= self._n_cancelled
         if ours and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise ClientDisconnect from None
 
@@ -93,8 +100,9 @@ class _Presence:
     def _leave(self, watcher: asyncio.Future[None]) -> None:
         if not watcher.cancelled():
             watcher.exception()  # a channel that breaks has no client at its end
-            self._gone = True
-            self._task.cancel()
+            if self._task is not None:  # else the work was done first
+                self._gone = True
+                self._task.cancel()
 
 
 class EventStream(Response):

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Self, TypeAlias
+from weakref import ref
 
 import aiohttp
 import orjson
@@ -190,19 +191,25 @@ class Relayed:
 
 
 class _Fate:
-    """Keeps what kind of error ended an exchange. A class: a generator costs five times this."""
+    """Keeps what kind of error ended an exchange. A class: a generator costs five times this.
+
+    It does not own the exchange: a cycle would keep every answer's buffers until the next full look
+    for garbage.
+    """
 
     __slots__ = ("_relayed",)
 
     def __init__(self, relayed: Relayed) -> None:
-        self._relayed = relayed
+        self._relayed = ref(relayed)
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
         if kind is not None and issubclass(kind, ElisionError):
-            self._relayed.outcome = kind.__name__
+            relayed = self._relayed()
+            if relayed is not None:
+                relayed.outcome = kind.__name__
 
 
 def relayed_body(body: Mapping[str, Any], *, model: str) -> bytes:
