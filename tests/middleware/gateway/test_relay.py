@@ -115,11 +115,17 @@ def test_what_the_upstream_counts_is_counted(through: Any) -> None:
     assert through.metric("elision_time_to_first_token_seconds_count") == first + 1
 
 
+def audited(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "elision.audit"]
+
+
 def test_the_audit_log_has_it(through: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "elision.audit"):
         through.ask("POST", PATH, CHAT)
         through.ask("POST", PATH, CHAT | {"stream": True})
-    lines = [r.getMessage() for r in caplog.records if r.name == "elision.audit"]
+        until = time.monotonic() + 5
+        while len(lines := audited(caplog)) < 2 and time.monotonic() < until:
+            time.sleep(0.01)  # a line is written once the reply has gone
 
     assert len(lines) == 2
     for line in lines:
