@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elision.agents.alu.covering import WORD
 from elision.agents.alu.overlay import overlaid
 from elision.agents.alu.pseudonyms import Pseudonyms
-from elision.agents.alu.covering import WORD
 from elision.agents.alu.substitution import Substituter, Substitution
 from elision.contract import Message, text_of
 from elision.guards.detection.check import Checker
