@@ -200,6 +200,7 @@ async def test_a_stream_cancelled_while_it_closes_closes_all_the_same(
 def test_an_interrupted_stream_ends_with_the_interrupt(slow: Client, dripping: Dripping) -> None:
     def interrupt() -> None:
         dripping.begun.wait()
+        time.sleep(0.1)  # the caller is reading by now
         _thread.interrupt_main()
 
     threading.Thread(target=interrupt).start()

@@ -30,6 +30,8 @@ _TOKENS: Final = 24
 _FEW_TOKENS: Final = 10
 _AT_ONCE: Final = 8
 _ENOUGH: Final = 200
+_FAMOUS: Final = 60
+"""People of each kind that the real model is asked about: a request takes a second or more."""
 DISCREET: Final = 4
 """Calls of a discreet reply, whoever is asked about."""
 _SMALL: Final = AluConfig(judge_tokens=48, n_variants=2, keep=1, n_turns=2)
@@ -157,7 +159,7 @@ def real(setup: Setup) -> Iterator[Figure]:
     from elision.middleware.engines.local import LocalEngine
 
     engine = LocalEngine(bench_model(setup))
-    yield from asyncio.run(_real(engine, setup.repeats(200, 5), setup.repeats(5, 1)))
+    yield from asyncio.run(_real(engine, setup.repeats(_FAMOUS, 5), setup.repeats(5, 1)))
 
 
 async def _real(engine: Engine, n: int, times: int) -> list[Figure]:

@@ -315,7 +315,7 @@ async def test_what_a_strict_server_refuses_is_its_refusal(scripted: ScriptedEng
         engine = await probed_open(up)
         with pytest.raises(RequestError) as caught:
             await asked(up, engine, messages=ASK, extra={"new_in_2031": 1})
-        assert caught.value.param == "new_in_2031"
+        assert caught.value.param is None  # it is no field that we know: it may be anything
         await engine.aclose()
 
 
