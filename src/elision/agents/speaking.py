@@ -114,12 +114,17 @@ class EngineSpeaker:
             sampling=Sampling(temperature=temperature, seed=seed),
             timeout_s=self._timeout_s,
         )
-        begun = time.perf_counter()
         plan = Plan(request=request, tenant=self._tenant, profile="atlas")
-        async with aclosing(self._engine.stream(plan)) as deltas:
-            completion = await collect(deltas)
-        wall_ms = (time.perf_counter() - begun) * 1e3
-        return counted(completion.text, completion.usage, messages, wall_ms)
+        return await heard(self._engine, plan)
+
+
+async def heard(engine: Engine, plan: Plan) -> Said:
+    """Return what *engine* says to *plan*, and what it cost; cancelled, it ends the stream."""
+    begun = time.perf_counter()
+    async with aclosing(engine.stream(plan)) as deltas:
+        completion = await collect(deltas)
+    wall_ms = (time.perf_counter() - begun) * 1e3
+    return counted(completion.text, completion.usage, plan.request.messages, wall_ms)
 
 
 def estimate(text: str) -> int:

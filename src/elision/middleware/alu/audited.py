@@ -23,13 +23,13 @@ class Audited:
         profile: The request's.
 
     Attributes:
-        name: The engine's.
+        name: The engine's and the profile's: what is lacking here the engine may have.
         capabilities: None: a reply that was audited is not continued.
         lexicon: None.
     """
 
     def __init__(self, engine: Engine, alu: Alu, rules: Enforcement, profile: Profile) -> None:
-        self.name = engine.name
+        self.name = f"{engine.name}@{profile.name}"
         self.capabilities = Capability.NONE
         self.lexicon: Lexicon | None = None
         self._engine = engine

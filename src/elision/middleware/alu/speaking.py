@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
-from elision.agents.speaking import Said, counted
+from elision.agents.speaking import Said, heard
 from elision.contract import (
     Capability,
     Delta,
@@ -18,7 +17,6 @@ from elision.contract import (
     Plan,
     Request,
     Sampling,
-    collect,
     in_order,
 )
 from elision.errors import CapabilityError, RequestError
@@ -76,11 +74,7 @@ class EngineVoice:
             sampling=sampling,
             timeout_s=self._left_s(),
         )
-        begun = time.perf_counter()
-        async with aclosing(self._engine.stream(self._plan(asked))) as deltas:
-            completion = await collect(deltas)
-        wall_ms = (time.perf_counter() - begun) * 1e3
-        return counted(completion.text, completion.usage, messages, wall_ms)
+        return await heard(self._engine, self._plan(asked))
 
     def _plan(self, asked: Request) -> Plan:
         plan = Plan(request=asked, tenant=self._tenant, profile="alu")
