@@ -479,6 +479,7 @@ class Plan:
         reuse: Whether it may be decoded in one forward with other requests, and on keys and values
             of earlier prompts; off where it must decode as it would alone on a fresh engine.
         trace: Whether it is told what happened at each token.
+        masks: What is to be forbidden where the scores are, if that is another process.
     """
 
     request: Request
@@ -492,6 +493,21 @@ class Plan:
     speculation: Literal["auto", "off", "force"] = "off"
     reuse: bool = False
     trace: bool = False
+    masks: Masks | None = None
+
+
+class Masks(Protocol):
+    """What must be forbidden, as a text that another process compiles."""
+
+    @property
+    def body(self) -> str:
+        """The text; it names what must not be said."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """By which the receiver tells it from others; it tells nobody anything."""
+        ...
 
 
 @runtime_checkable
@@ -535,6 +551,18 @@ class Probing(Protocol):
         Never raises for an upstream that does not answer: nothing beyond text is offered then, and
         the next call asks again.
         """
+        ...
+
+
+@runtime_checkable
+class Carrying(Protocol):
+    """An engine that speaks text, and has recipes and masks act where its scores are.
+
+    A choice that it ends with ``content_filter`` has come to where nothing acceptable was left.
+    """
+
+    def carries(self, recipe: Recipe) -> bool:
+        """Return whether *recipe* may stand in a plan for it; masks may."""
         ...
 
 

@@ -30,7 +30,7 @@ targets = st.builds(
     kind=st.sampled_from(["person", "fact", "string"]),
     names=st.lists(texts, max_size=3).map(tuple),
     probes=st.lists(texts, max_size=3).map(tuple),
-    passages=st.lists(texts, max_size=2).map(tuple),
+    passages=st.lists(texts.filter(N), max_size=2).map(tuple),
     answers=st.lists(texts, max_size=3).map(tuple),
     exceptions=st.lists(texts, max_size=3).map(tuple),
     scope=st.builds(Scope, models=st.lists(titles, max_size=2).map(tuple)),
@@ -132,6 +132,12 @@ WRONG = {
         _body(names=["fine", 3]),
         "names[1] is of type int; write a string",
         "names[1]",
+    ),
+    "a passage without letters": (
+        _body(passages=["fine", "☃ !"]),
+        "passages[1] has no letters or digits, and only these are compared; leave it out or write "
+        "it in words",
+        "passages[1]",
     ),
     "an unknown kind": (
         _body(kind=SECRET),

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Condition, Thread, current_thread
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast
 
+from elision.encoders.pieces import Pieces
 from elision.encoders.vector_cache import ENTRIES, Digest, VectorCache, digest
 from elision.errors import BusyError, ConfigError, EngineError, MissingExtraError
 
@@ -64,6 +65,7 @@ class SentenceEncoder:
         dim: Numbers per vector.
         threads: Compute threads of torch on that thread; None leaves torch alone.
         entries: Vectors kept; see `elision.encoders.vector_cache.ENTRIES`.
+        pieces: Its tokens, if it tells them.
     """
 
     def __init__(
@@ -74,9 +76,11 @@ class SentenceEncoder:
         dim: int,
         threads: int | None = None,
         entries: int = ENTRIES,
+        pieces: Pieces | None = None,
     ) -> None:
         self.name = name
         self.dim = dim
+        self.pieces = pieces
         self._embed: Embed | None = embed
         self._threads = threads
         self._cache = VectorCache(entries)
@@ -111,8 +115,8 @@ class SentenceEncoder:
             MissingExtraError: If sentence-transformers is not installed.
             ConfigError: If the folder does not hold a sentence encoder.
         """
-        embed, dim = _load(folder, dtype)
-        return cls(embed, name=name, dim=dim, threads=threads, entries=entries)
+        embed, dim, pieces = _load(folder, dtype)
+        return cls(embed, name=name, dim=dim, threads=threads, entries=entries, pieces=pieces)
 
     def __repr__(self) -> str:
         return f"SentenceEncoder({self.name!r}, dim={self.dim})"
@@ -235,7 +239,7 @@ class SentenceEncoder:
             job.future.set_result(rows)
 
 
-def _load(folder: Path, dtype: Format) -> tuple[Embed, int]:
+def _load(folder: Path, dtype: Format) -> tuple[Embed, int, Pieces | None]:
     try:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging
@@ -249,7 +253,8 @@ def _load(folder: Path, dtype: Format) -> tuple[Embed, int]:
     except (OSError, ValueError) as exc:
         raise ConfigError(f"{folder} is not a sentence encoder: {exc}") from exc
     model.eval()
-    return _packed(model, dtype) or _stock(model), int(model.get_embedding_dimension() or 0)
+    embed = _packed(model, dtype) or _stock(model)
+    return embed, int(model.get_embedding_dimension() or 0), Pieces.of(model)
 
 
 def _packed(model: SentenceTransformer, dtype: Format) -> Embed | None:

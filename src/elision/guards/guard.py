@@ -11,7 +11,7 @@ from elision.guards.phrases.holdback import REDACTED, HoldBack
 from elision.guards.phrases.mask import PhraseMask, PhrasePenalty
 from elision.guards.phrases.pattern_set import Hit, PatternSet
 from elision.guards.phrases.patterns import Owner, owned
-from elision.guards.phrases.product import Product
+from elision.guards.phrases.product import PRODUCT_BYTES, Product
 from elision.guards.phrases.watch import PhraseCount, PhraseWatch
 from elision.guards.targets import ForgetTarget, Phrase
 
@@ -33,11 +33,19 @@ class Guard:
         observed: Phrases that are only counted.
     """
 
-    def __init__(self, targets: Iterable[ForgetTarget], *, epoch: Epoch, marker: str) -> None:
+    def __init__(
+        self,
+        targets: Iterable[ForgetTarget],
+        *,
+        epoch: Epoch,
+        marker: str,
+        product_bytes: int = PRODUCT_BYTES,
+    ) -> None:
         active = [target for target in targets if target.state == "active"]
         self._owned = tuple(owned(active))
         self.epoch = epoch
         self.marker = marker
+        self._product_bytes = product_bytes
         self.n_targets = len(active)
         self.n_phrases = len(self._owned)
         self.masked = self._role("masked")
@@ -52,14 +60,25 @@ class Guard:
 
     @classmethod
     def compile(
-        cls, targets: Iterable[ForgetTarget], *, epoch: Epoch = 0, marker: str = REDACTED
+        cls,
+        targets: Iterable[ForgetTarget],
+        *,
+        epoch: Epoch = 0,
+        marker: str = REDACTED,
+        product_bytes: int = PRODUCT_BYTES,
     ) -> Guard:
         """Compile the active ones of *targets*; 10,000 phrases take a good part of a second.
+
+        Args:
+            targets: A tenant's.
+            epoch: The tenant's epoch that they belong to.
+            marker: What stands in the place of a redacted span.
+            product_bytes: What each of its products with a vocabulary may remember.
 
         Raises:
             TargetError: If a phrase has no letter or digit, or a ``beta`` out of range.
         """
-        guard = cls(targets, epoch=epoch, marker=marker)
+        guard = cls(targets, epoch=epoch, marker=marker, product_bytes=product_bytes)
         _ = guard._spoken.start, guard._spoken.plain  # here, not on the first request's event loop
         return guard
 
@@ -88,13 +107,16 @@ class Guard:
         if self.observed:
             found.append(PhraseCount(patterns=self.observed))
         if self.soft:
-            found.append(PhrasePenalty(product=Product(self.soft, lexicon)))
+            found.append(PhrasePenalty(product=self._product(self.soft, lexicon)))
         if self.masked:
-            found.append(PhraseMask(product=Product(self.masked, lexicon)))
+            found.append(PhraseMask(product=self._product(self.masked, lexicon)))
         if self.acting:
-            watch = PhraseWatch(product=Product(self.acting, lexicon), marker=self.marker)
+            watch = PhraseWatch(product=self._product(self.acting, lexicon), marker=self.marker)
             found.append(watch)
         return tuple(found)
+
+    def _product(self, patterns: PatternSet, lexicon: Lexicon) -> Product:
+        return Product(patterns, lexicon, limit_bytes=self._product_bytes)
 
     def holdback(self, *, user_text: str = "", before: str = "", json: bool = False) -> HoldBack:
         """Return a guard for one stream of text from an engine without logits.

@@ -84,13 +84,18 @@ class Phrase:
                 the text in its normal form.
         """
         check_text(self.text, f"{where}.text", most=MAX_PHRASE_CHARS)
-        if not N(self.text):
-            raise TargetError(
-                f"{where}.text has no letters or digits, and only these are compared; "
-                "leave it out or write it in words",
-                param=f"{where}.text",
-            )
+        check_letters(self.text, f"{where}.text")
         check_choice(self.mode, get_args(Mode), f"{where}.mode")
         check_choice(self.boundary, get_args(Boundary), f"{where}.boundary")
         check_flag(self.allow_echo, f"{where}.allow_echo")
         check_share(self.beta, f"{where}.beta")
+
+
+def check_letters(text: str, where: str) -> None:
+    """Raise `TargetError` unless something is left of *text* in its normal form."""
+    if not N(text):
+        raise TargetError(
+            f"{where} has no letters or digits, and only these are compared; "
+            "leave it out or write it in words",
+            param=where,
+        )

@@ -19,7 +19,7 @@ from elision.guards.fields import (
     kind_of,
     moment_of,
 )
-from elision.guards.phrase import MAX_PHRASE_CHARS, Boundary, Mode, Phrase
+from elision.guards.phrase import MAX_PHRASE_CHARS, Boundary, Mode, Phrase, check_letters
 from elision.guards.scope import EVERYWHERE, Scope
 
 __all__ = ["Action", "Boundary", "ForgetTarget", "Kind", "Mode", "Phrase", "Scope", "State"]
@@ -181,6 +181,8 @@ class ForgetTarget:
             check_count(getattr(self, key), key, most=MAX_PHRASES)
             for n, text in enumerate(getattr(self, key)):
                 check_text(text, f"{key}[{n}]", most=most)
+                if key == "passages":
+                    check_letters(text, f"{key}[{n}]")
         for key in (note for note in _NOTES if getattr(self, note) != ""):
             check_line(getattr(self, key), key, most=MAX_NOTE_CHARS)
         self._check_times()

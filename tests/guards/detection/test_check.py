@@ -48,6 +48,12 @@ def test_a_phrase_in_clear_is_always_found(before: str, phrase: str, after: str)
     assert levels(result) & PLAIN
 
 
+@pytest.mark.parametrize("text", ["4711 0815", "It is 47110815.", "5180 1174", "4 7 1 1 0 8 1 5"])
+def test_a_phrase_of_digits_alone_is_looked_for_like_others(text: str) -> None:
+    found = levels(check([target("4711 0815")], text))
+    assert (found & PLAIN == set()) == (text == "5180 1174")
+
+
 @given(st.text(st.one_of(TRICKY, st.characters()), max_size=60))
 def test_it_takes_any_text_and_hits_lie_within(text: str) -> None:
     checker = Checker.compile([target("aab", "bababababab", "1a1b", "a", kind="person")])

@@ -55,6 +55,10 @@ def test_the_rotation_is_told_from_before_and_after(word: str, steps: int) -> No
     assert again == rotated(mirrored(word), steps)
 
 
+def test_what_has_no_letters_is_not_turned() -> None:
+    assert rotation("20771", "20771") == (0, False)
+
+
 def test_orders_are_named() -> None:
     assert set(orders("Hsiao Yun-Hwa")) == {
         ("reversed", "awhnuyoaish"),

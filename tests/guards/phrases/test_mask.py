@@ -244,3 +244,12 @@ def test_recipes_act_where_they_should() -> None:
 def test_what_is_printed_of_a_recipe_tells_no_phrase() -> None:
     mask = PhraseMask(product=product("topsecret"))
     assert "topsecret" not in repr(mask) + repr(mask.begin(context(before="topsecre")))
+
+
+def test_no_phrase_begins_with_a_token_without_letters() -> None:
+    """Where one begins before the reply, its first word ends there, whatever signs follow."""
+    recipe = PhraseMask(product=product("big apple"))
+    session = recipe.begin(context(before="so big"))
+    for byte, n_growing in zip(b' "ap', (0, 0, 1, 2), strict=True):
+        session = session.advance(byte)
+        assert session.n_growing == n_growing

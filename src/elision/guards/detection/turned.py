@@ -90,11 +90,12 @@ def rotation(before: str, after: str) -> tuple[int, bool]:
     """Return how *after* was turned out of *before*, both of the same differences up to sign.
 
     Returns:
-        Steps from 0 to 25, and whether the alphabet was mirrored first.
+        Steps from 0 to 25, and whether the alphabet was mirrored first; 0 where there is no letter
+        that could be turned.
     """
     both = zip(before, after, strict=True)
     pairs = [(ord(b) - 97, ord(a) - 97) for b, a in both if _FIRST <= b <= _LAST]
-    steps = {(a - b) % 26 for b, a in pairs}
+    steps = {(a - b) % 26 for b, a in pairs} or {0}
     if len(steps) == 1:
         return steps.pop(), False
     return (pairs[0][1] + pairs[0][0] - 25) % 26, True

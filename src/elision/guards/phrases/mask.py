@@ -93,13 +93,13 @@ class MaskSession:
 
     @property
     def n_growing(self) -> int:
-        """Tokens at the end, from the beginning of a word on, that may begin a phrase."""
+        """Tokens at the end, from one that begins a word on, that may begin a phrase."""
         missing, found = self.recipe.product.begun(self.reading), 0
         for n, wrote in enumerate(reversed(self.tail), start=1):
             if missing <= 0:
                 break
             missing -= wrote.n_letters
-            if wrote.opens:
+            if wrote.opens and wrote.n_letters:
                 found = n
         return found
 
@@ -111,8 +111,11 @@ class MaskSession:
 
     def adjust(self, logits: Tensor, here: Here) -> Tensor:
         """Return the scores with blocked tokens at ``-inf``; see `forbid`."""
-        blocked = self.recipe.product.blocked(self.reading, self.excluded)
-        return forbid(logits, blocked, here, min_mass=self.recipe.min_mass)
+        return forbid(logits, self.blocked(), here, min_mass=self.recipe.min_mass)
+
+    def blocked(self) -> Blocked:
+        """Return what `adjust` forbids."""
+        return self.recipe.product.blocked(self.reading, self.excluded)
 
     def conceal(self, scores: Tensor) -> Tensor:
         """Return *scores* without the tokens that are a phrase by themselves.
@@ -257,11 +260,28 @@ def forbid(
     if highest == -inf:
         return logits
     out = logits.index_fill(0, ids, -inf)
-    # A bound on the blocked mass, for the exact sum reads the whole row once more.
-    if highest + log(len(ids)) - out.max().item() < log(NOTICEABLE):
+    if is_little(highest, len(ids), out.max().item()):
         return out
-    lost = hit.float().logsumexp(0)
-    mass = (lost - lost.logaddexp(out.float().logsumexp(0))).exp().item()
+    mass = lost_mass(hit, out)
     if here is not None and mass >= NOTICEABLE:
         here.note("guard.masked", mass)
     return out.fill_(-inf) if 1 - mass < min_mass else out
+
+
+def is_little(highest: float, n: int, best: float) -> bool:
+    """Return whether *n* scores up to *highest* are no `NOTICEABLE` share beside *best*.
+
+    A bound, for the exact sum reads the whole row once more.
+    """
+    return highest + log(n) - best < log(NOTICEABLE)
+
+
+def lost_mass(hit: Tensor, left: Tensor) -> float:
+    """Return the share of probability that scores had which are forbidden now.
+
+    Args:
+        hit: Those scores.
+        left: The row without them.
+    """
+    lost = hit.float().logsumexp(0)
+    return (lost - lost.logaddexp(left.float().logsumexp(0))).exp().item()

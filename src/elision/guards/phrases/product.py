@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from elision.contract import Lexicon
 
+PRODUCT_BYTES: Final = 64 << 20
+"""What the masks that a product remembers may hold together."""
 _NOTHING: Final[frozenset[int]] = frozenset()
 _Key: TypeAlias = tuple[tuple[object, ...], frozenset[int]]
 
@@ -131,7 +133,7 @@ class Product:
         lexicon: Lexicon,
         *,
         entries: int = 4096,
-        limit_bytes: int = 64 << 20,
+        limit_bytes: int = PRODUCT_BYTES,
     ) -> None:
         self.patterns = patterns
         self.lexicon = lexicon

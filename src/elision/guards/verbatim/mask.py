@@ -163,6 +163,11 @@ class VerbatimSession:
         banned = [token for token in unusual if self.course.completes(token)]
         return _without(logits, banned, here) if banned else logits
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether `adjust` leaves any row as it is here."""
+        return not self.course.opens and not self.course.product.unusual
+
     def _walk(self, logits: Tensor, here: Here) -> Tensor:
         scores, ids = logits.topk(min(self.recipe.candidates, logits.shape[-1]))
         tried = ids[scores != -inf].tolist()

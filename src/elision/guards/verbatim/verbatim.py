@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from elision.contract import REFUSE
 from elision.guards.phrase import Phrase
+from elision.guards.phrases.normal import N
 from elision.guards.verbatim.hold import VerbatimHold
 from elision.guards.verbatim.mask import (
     GramProduct,
@@ -128,11 +129,12 @@ class Verbatim:
 
 
 def brief_passages(target: ForgetTarget) -> tuple[Phrase, ...]:
-    """Return *target*'s passages that are too short to have runs, as phrases.
+    """Return *target*'s passages that are too short to have runs, as phrases; none without letters.
 
     Whoever compiles the target's phrases adds these; nothing else would protect them.
     """
-    return tuple(Phrase(text=passage) for passage in target.passages if is_brief(passage))
+    brief = filter(is_brief, target.passages)
+    return tuple(Phrase(text=passage) for passage in brief if N(passage))
 
 
 def _marks(passages: Mapping[str, list[str]], key: bytes) -> frozenset[tuple[str, bytes]]:

@@ -22,6 +22,8 @@ from elision.middleware.interventions.difference import Reinforced as Reinforced
 from elision.middleware.interventions.entropy import EM_INF, AdaptiveTemperature, SteppedTemperature
 from elision.middleware.interventions.entropy import EntropyMinimisation as EntropyMinimisation
 from elision.middleware.interventions.entropy import TargetEntropy as TargetEntropy
+from elision.middleware.interventions.grammar import Grammar as Grammar
+from elision.middleware.interventions.grammar import of_schema
 from elision.middleware.interventions.guidance import Guidance as Guidance
 from elision.middleware.interventions.mti import MinimalIntervention as MinimalIntervention
 from elision.middleware.interventions.penalties import FrequencyPresence as FrequencyPresence
@@ -50,6 +52,7 @@ INTERVENTIONS: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
         "logit-bias": lambda: LogitBias(bias={0: -1.5, 2: 3.0}),
         "repetition-penalty": lambda: Repetition(penalty=1.3),
         "frequency-presence": lambda: FrequencyPresence(frequency=0.4, presence=0.6),
+        "grammar": lambda: Grammar(of_schema({"type": "object"}), reads_before=False),
         "em-inf": EntropyMinimisation,
         "em-inf-gd": lambda: EntropyMinimisation(method="gd", lr=1.0, kl_weight=0.0, steps=15),
         "adaptive-temperature": AdaptiveTemperature,

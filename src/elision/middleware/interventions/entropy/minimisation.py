@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 Method: TypeAlias = Literal["adam", "gd"]
 
-_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+"""Adam's, as everywhere."""
 _MOST = {"threshold": float("inf"), "kl_weight": 100, "lr": 100, "steps": 1000}
 
 
@@ -135,11 +136,11 @@ class _Adam:
         import torch
 
         self.n += 1
-        bias1, bias2 = 1 - _BETA1**self.n, sqrt(1 - _BETA2**self.n)
-        self._first.lerp_(gradient, 1 - _BETA1)
-        self._second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+        bias1, bias2 = 1 - BETA1**self.n, sqrt(1 - BETA2**self.n)
+        self._first.lerp_(gradient, 1 - BETA1)
+        self._second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
         # The second mean's bias is taken out of the root, into the step's own factor.
-        torch.sqrt(self._second, out=self._spare).add_(_EPS * bias2)
+        torch.sqrt(self._second, out=self._spare).add_(EPS * bias2)
         scores.addcdiv_(self._first, self._spare, value=-lr * bias2 / bias1)
 
 
