@@ -1,120 +1,95 @@
-"""One real vLLM for all tests of a session, on loopback, with the embedded model in float32."""
+"""Lends tests a real vLLM of the kind that they ask for; each kind starts once per run."""
 
 from __future__ import annotations
 
-import os
-import re
-import socket
-import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import TypeAlias
 
 import pytest
 
-PYTHON: Final = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python"
-N_CONTEXT: Final = 2048
-READY_S: Final = 240.0
-KEY: Final = "sk-not-a-secret"
+from .servers import KINDS, PYTHON, Server, Servers, serving
 
-_OPTIONS: Final = (
-    "--host 127.0.0.1 --dtype float32 --max-num-seqs 16 --kv-cache-memory-bytes 1G "
-    "--enforce-eager --block-size 32 --enable-scale-out --served-model-name smollm2"
-).split()
+__all__ = ["PYTHON", "Server", "Servers", "serving"]
+
+_TURNS = {
+    **{kind: float(turn) for turn, kind in enumerate(KINDS)},
+    "vllm": float(KINDS.index("bare")),
+    "plugged_then_bare": KINDS.index("bare") - 0.5,
+    "bare_then_raw": KINDS.index("raw") - 0.5,
+    "alone": float(len(KINDS)),
+}
+"""By fixture, when tests that use it have their turn: before each a server is started."""
+Restart: TypeAlias = Callable[[], Server]
+_HERE = Path(__file__).parent
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A vLLM that runs.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests of one kind of server beside each other; those that start their own come last."""
+    places = [place for place, item in enumerate(items) if _HERE in item.path.parents]
+    ours = sorted((items[place] for place in places), key=_turn)
+    for place, item in zip(places, ours, strict=True):
+        items[place] = item
 
-    Attributes:
-        root: Its address, without ``/v1``.
-        model: What it calls its model.
-        folder: Where that lies.
-    """
 
-    root: str
-    model: str
-    folder: Path
-
-    def n_running(self) -> int:
-        """Return how many requests its engine works on."""
-        with urllib.request.urlopen(f"{self.root}/metrics", timeout=10) as answer:
-            told = answer.read().decode()
-        found = re.findall(r"^vllm:num_requests_running\{[^}]*\} (\S+)$", told, re.MULTILINE)
-        return sum(int(float(one)) for one in found)
+def _turn(item: pytest.Item) -> float:
+    return max((_TURNS.get(name, -1.0) for name in getattr(item, "fixturenames", ())), default=-1.0)
 
 
 @pytest.fixture(scope="session")
-def vllm(smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Lend the server; it takes about a minute to start, and is ended by its process id.
-
-    Without ``.venv-vllm`` the test is skipped; where it must be there (``ELISION_REQUIRE_VLLM``
-    set), the test fails.
-    """
-    if not PYTHON.exists():
-        missing = "there is no .venv-vllm; run: make test-vllm"
-        if os.environ.get("ELISION_REQUIRE_VLLM"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    folder = tmp_path_factory.mktemp("vllm")
-    port = _free_port()
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(PYTHON, "-m", "vllm.entrypoints.openai.api_server", *_OPTIONS),
-                *("--model", smollm2_dir, "--max-model-len", str(N_CONTEXT)),
-                *("--port", str(port), "--api-key", KEY),
-            ],
-            cwd=folder,
-            env=_environment(folder),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        server = Server(f"http://127.0.0.1:{port}", "smollm2", smollm2_dir)
-        _wait(server, process, folder / "log")
-        yield server
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def servers(smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Start servers as they are needed, one at a time."""
+    found = Servers(smollm2_dir, tmp_path_factory.mktemp("vllm"))
+    yield found
+    found.end()
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
-    return kept | quiet | {"VLLM_CACHE_ROOT": str(folder / "cache")}
+@pytest.fixture
+def alone(servers: Servers) -> Servers:
+    """End whatever server runs: the test starts its own."""
+    servers.end()
+    return servers
 
 
-def _free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
+@pytest.fixture
+def vllm(servers: Servers) -> Server:
+    """Lend a vLLM as it comes, without our plug-in."""
+    return servers.of("bare")
 
 
-def _warm(server: Server) -> None:
-    """Have it answer once: the first answer takes seconds, longer than a probe waits."""
-    body = b'{"model": "smollm2", "prompt": "Hello", "max_tokens": 2, "logprobs": 5}'
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
-    asked = urllib.request.Request(f"{server.root}/v1/completions", body, headers)
-    with urllib.request.urlopen(asked, timeout=120) as answer:
-        answer.read()
+@pytest.fixture
+def plugged(servers: Servers) -> Server:
+    """Lend one with our plug-in, which tells log-probabilities behind it."""
+    return servers.of("plugged")
 
 
-def _wait(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    late = time.monotonic() + READY_S
-    while time.monotonic() < late and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{server.root}/health", timeout=5):
-                return _warm(server)
-        except OSError:
-            time.sleep(0.5)
-    told = log.read_text(errors="replace")[-4000:]
-    pytest.fail(f"vLLM did not start within {READY_S:.0f} s; the end of its log:\n{told}")
+@pytest.fixture
+def raw(servers: Servers) -> Server:
+    """Lend one with our plug-in, which tells the model's own log-probabilities."""
+    return servers.of("raw")
+
+
+@pytest.fixture
+def proposing(servers: Servers) -> Server:
+    """Lend one that drafts by our proposer."""
+    return servers.of("proposing")
+
+
+@pytest.fixture
+def speculating(servers: Servers) -> Server:
+    """Lend one that speculates by n-grams, with our plug-in installed: it leaves it out."""
+    return servers.of("speculating")
+
+
+@pytest.fixture
+def plugged_then_bare(servers: Servers) -> tuple[Server, Restart]:
+    """Lend one with our plug-in, and what starts one without it in its place."""
+    first = servers.of("plugged")
+    return first, lambda: servers.start("bare", port=first.port)
+
+
+@pytest.fixture
+def bare_then_raw(servers: Servers) -> tuple[Server, Restart]:
+    """Lend one without our plug-in, and what starts one with it in its place."""
+    first = servers.of("bare")
+    return first, lambda: servers.start("raw", port=first.port)

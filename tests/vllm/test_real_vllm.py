@@ -37,7 +37,7 @@ from elision.settings import Settings
 from elision.testing.laws import check_never_leaks
 from elision.testing.tokenizers import byte_tokenizer
 
-from .conftest import KEY, N_CONTEXT, Server
+from .servers import KEY, N_CONTEXT, Server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.model]
 
@@ -177,9 +177,9 @@ async def test_leaving_a_loop_leaves_nothing_running(vllm: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def few(vllm: Server) -> Iterator[LocalEngine]:
+def few(smollm2_dir: Path) -> Iterator[LocalEngine]:
     """Return the same model here, in float32, knowing as many tokens per position as a loop."""
-    model = CausalModel.load(vllm.folder, name="few", dtype=torch.float32)
+    model = CausalModel.load(smollm2_dir, name="few", dtype=torch.float32)
 
     def forget(_module: Any, _args: Any, out: Any) -> Any:
         known = out.logits.log_softmax(-1)
@@ -194,10 +194,10 @@ def few(vllm: Server) -> Iterator[LocalEngine]:
 
 
 @pytest.fixture(scope="module")
-def plans(vllm: Server) -> dict[str, Plan]:
+def plans(smollm2_dir: Path) -> dict[str, Plan]:
     from transformers import AutoTokenizer
 
-    lexicon = TokenizerLexicon.of(AutoTokenizer.from_pretrained(vllm.folder), vocab_size=49152)
+    lexicon = TokenizerLexicon.of(AutoTokenizer.from_pretrained(smollm2_dir), vocab_size=49152)
     target = ForgetTarget(title="x", phrases=(Phrase(text=SECRET), Phrase(text="the capital of")))
     guard = Guard.compile([target]).recipes(lexicon)
     return {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from elision.errors import ElisionError
@@ -22,6 +23,13 @@ from elision.testing.upstream_faults import (
     fail_within,
 )
 from elision.testing.upstream_line import Exchange, Line
+from elision.testing.upstream_plugin import (
+    VLLM_ROUTES,
+    ScriptedPlugin,
+    prompt_logprobs,
+    tokenized,
+    told_by_vllm,
+)
 from elision.testing.upstream_speech import Decoding, Reply, Said, Script, Source
 from elision.testing.upstream_wire import Route, Writer
 
@@ -55,6 +63,7 @@ class ScriptedUpstream:
         fault_after: Steps before a fault of `WITHIN`.
         n_faults: Requests that fail before the rest goes well; None: all.
         location: Where the fault ``redirect`` leads.
+        plugin: What a vLLM over a model has been given; None leaves it as it comes.
 
     Attributes:
         url: The base URL, once it is open: ends in ``/v1``.
@@ -79,6 +88,7 @@ class ScriptedUpstream:
         fault_after: int = 1,
         n_faults: int | None = None,
         location: str = "",
+        plugin: ScriptedPlugin | None = None,
     ) -> None:
         self.dialect = DIALECTS[dialect]
         self.url = ""
@@ -90,6 +100,10 @@ class ScriptedUpstream:
         self.location = location
         self._model = model
         self._source = _source(reply, every)
+        self.plugin = plugin
+        if plugin is not None and isinstance(self._source, Decoding):
+            self.dialect = replace(self.dialect, raw=plugin.raw)
+            plugin.load(self._source.model)
         self._lines: set[Line] = set()
         self._server: asyncio.Server | None = None
         self._thread: _Thread | None = None
@@ -141,10 +155,10 @@ class ScriptedUpstream:
             await exchange.answer(401, self._envelope(401, "wrong key"))
         elif path == "/v1/models":
             await exchange.answer(200, self._models())
-        elif vllm and path == "/version":
-            await exchange.answer(200, {"version": "0.32.0"})
+        elif vllm and path in VLLM_ROUTES:
+            await exchange.answer(200, told_by_vllm(path, self.plugin))
         elif vllm and path == "/tokenize" and isinstance(self._source, Decoding):
-            await exchange.answer(200, _tokenized(self._source, exchange.json))
+            await exchange.answer(200, tokenized(self._source.model, exchange.json))
         elif path in _ROUTES and exchange.method == "POST" and (vllm or path[:4] == "/v1/"):
             await self._write(exchange, _ROUTES[path])
         else:
@@ -193,6 +207,8 @@ class ScriptedUpstream:
     ) -> None:
         try:
             ask = self.dialect.ask(_flat(body, route), chat=route == "chat")
+            if self.plugin is not None:
+                ask = self.plugin.taken(ask)
             speech = self._source.open(ask)
         except ElisionError as exc:
             await exchange.answer(400, self._envelope(400, str(exc), exc.param))
@@ -202,7 +218,11 @@ class ScriptedUpstream:
             await self._stream(exchange, writer, speech.said, body, fault)
             return
         await asyncio.sleep(self.delay_s)
-        await exchange.answer(200, writer.whole(speech.said))
+        reply = writer.whole(speech.said)
+        if isinstance(self._source, Decoding) and ask.body.get("prompt_logprobs"):
+            n_top, ids = ask.body["prompt_logprobs"], speech.prompt_ids or ()
+            reply["choices"][0]["prompt_logprobs"] = prompt_logprobs(self._source.model, ids, n_top)
+        await exchange.answer(200, reply)
 
     async def _stream(
         self,
@@ -265,17 +285,6 @@ def _flat(body: Mapping[str, Any], route: Route) -> dict[str, Any]:
     """Return the body of vLLM's own route as that of a completion."""
     if route != "generate":
         return dict(body)
-    return {**body.get("sampling_params", {}), "prompt": body["token_ids"]}
-
-
-def _tokenized(source: Decoding, body: Mapping[str, Any]) -> dict[str, Any]:
-    tokenizer: Any = source.model.tokenizer
-    if "messages" in body:
-        opens = body.get("add_generation_prompt", True)
-        text = tokenizer.apply_chat_template(
-            body["messages"], tokenize=False, add_generation_prompt=opens
-        )
-    else:
-        text = body["prompt"]
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return {"count": len(ids), "max_model_len": source.model.n_context, "tokens": ids}
+    sampling = body.get("sampling_params", {})
+    xargs = {"vllm_xargs": sampling["extra_args"]} if "extra_args" in sampling else {}
+    return {**sampling, **xargs, "prompt": body["token_ids"]}

@@ -78,6 +78,7 @@ class Dialect:
             n_top=self._n_top(body, chat=chat),
             raw=self.raw,
             ends_told=self.ends_told,
+            stop_ids=tuple(body.get("stop_token_ids") or ()) if self.ids else (),
         )
 
     def _check(self, body: Mapping[str, Any], *, chat: bool) -> None:

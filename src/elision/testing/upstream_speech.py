@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, zip_longest
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from elision.contract import Request
+from elision.testing.upstream_tail import Tail
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from transformers import DynamicCache
 
     from elision.middleware.engines.causal import CausalModel
 
@@ -19,6 +23,8 @@ Piece: TypeAlias = "str | Mapping[str, Any]"
 """Some text, or a delta of OpenAI's wire; ``finish_reason`` in it ends the choice."""
 Words: TypeAlias = "str | Sequence[Piece]"
 Reply: TypeAlias = "Words | Callable[[Mapping[str, Any]], Words]"
+Adjust: TypeAlias = "Callable[[Tensor, list[int], Callable[[tuple[int, ...]], Tensor]], Tensor]"
+"""Given a row, the reply's tokens, and what gives the scores behind more, returns the new row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,8 @@ class Ask:
         n_top: Alternatives per token; None tells no log-probabilities.
         raw: Whether these are the model's own, before the bias.
         ends_told: Whether the end token is among the tokens told.
+        stop_ids: Tokens that end a choice.
+        acting: What changes scores behind the bias, of each choice; see `upstream_plugin`.
     """
 
     body: Mapping[str, Any]
@@ -54,6 +62,16 @@ class Ask:
     n_top: int | None = None
     raw: bool = True
     ends_told: bool = False
+    stop_ids: tuple[int, ...] = ()
+    acting: Acting | None = None
+
+
+class Acting(Protocol):
+    """What changes scores between a model and its draw."""
+
+    def open(self, prompt: tuple[int, ...]) -> Adjust:
+        """Return what acts on a choice behind *prompt*."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +94,7 @@ class Said:
     delta: Mapping[str, Any] = field(default_factory=dict)
     tokens: tuple[Token, ...] = ()
     finish: str | None = None
+    stop_reason: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,15 +175,22 @@ class Decoding:
     def _choice(self, ask: Ask, ids: tuple[int, ...], index: int) -> Iterator[Said]:
         lexicon, cache, tail = self.model.lexicon, self.model.new_cache(), Tail(ask.stop)
         draw = _Draw(ask, self._banned_words(ask), index)
+        adjust = None if ask.acting is None else ask.acting.open(ids)
         row, pending = self.model.score(ids, cache), b""
         for n in count(1):
             scores = draw.scores(row)
+            if adjust is not None:
+                scores = adjust(scores, draw.written, partial(self._behind, cache))
             token = draw.pick(scores)
             said = self._told(row if ask.raw else scores, token, ask.n_top)
-            told = (said,) if ask.ends_told or token not in self.model.eos else ()
-            if token in self.model.eos:
-                text = tail.rest(lexicon.finish(pending))
-                yield Said(choice=index, delta={"content": text}, tokens=told, finish="stop")
+            is_end, is_stop = token in self.model.eos, token in ask.stop_ids
+            told = (said,) if ask.ends_told or not is_end else ()
+            if is_end or is_stop:
+                delta = {"content": tail.rest(lexicon.finish(pending))}
+                reason = token if is_stop and not is_end else None  # vLLM looks for the end first
+                yield Said(
+                    choice=index, delta=delta, tokens=told, finish="stop", stop_reason=reason
+                )
                 return
             text, pending = lexicon.write(pending, token)
             text = tail.add(text)
@@ -174,6 +200,9 @@ class Decoding:
             if finish:
                 return
             row = self.model.score((token,), cache)
+
+    def _behind(self, cache: DynamicCache, more: tuple[int, ...]) -> Tensor:
+        return self.model.score(more, deepcopy(cache))
 
     def _banned_words(self, ask: Ask) -> list[tuple[int, ...]]:
         tokenizer: Any = self.model.tokenizer
@@ -204,7 +233,7 @@ class _Draw:
 
         self._ask = ask
         self._banned = banned
-        self._written: list[int] = []
+        self.written: list[int] = []
         self._random: torch.Generator = torch.Generator().manual_seed(ask.seed * 1000 + index)
 
     def scores(self, row: Tensor) -> Tensor:
@@ -212,7 +241,7 @@ class _Draw:
         for token, bias in self._ask.bias.items():
             scores[token] += bias
         for *before, last in self._banned:
-            if self._written[len(self._written) - len(before) :] == before:
+            if self.written[len(self.written) - len(before) :] == before:
                 scores[last] = float("-inf")
         return scores
 
@@ -222,37 +251,8 @@ class _Draw:
         else:
             weights = (scores / self._ask.temperature).softmax(dim=-1)
             token = int(weights.multinomial(1, generator=self._random))
-        self._written.append(token)
+        self.written.append(token)
         return token
-
-
-class Tail:
-    """Keeps back what may yet become a stop text. Lives for one choice.
-
-    Attributes:
-        held: What is kept back.
-        stopped: Whether a stop text has appeared.
-    """
-
-    def __init__(self, stop: tuple[str, ...]) -> None:
-        self.held = ""
-        self.stopped = False
-        self._stop = stop
-        self._longest = max(map(len, stop), default=1)
-
-    def add(self, text: str) -> str:
-        """Return what may leave, now that *text* was written."""
-        self.held += text
-        found = [at for at in map(self.held.find, self._stop) if at >= 0]
-        self.stopped = bool(found)
-        end = min(found) if found else max(0, len(self.held) - self._longest + 1)
-        left, self.held = self.held[:end], "" if found else self.held[end:]
-        return left
-
-    def rest(self, text: str = "") -> str:
-        """Return what was kept back, and *text* behind it."""
-        left, self.held = self.held + text, ""
-        return left
 
 
 def _request(ask: Ask) -> Request:

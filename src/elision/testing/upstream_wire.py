@@ -90,6 +90,8 @@ class Writer:
 
     def _choice(self, said: Said) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": said.choice, "finish_reason": said.finish}
+        if said.stop_reason is not None:
+            choice["stop_reason"] = said.stop_reason
         if self._route == "chat":
             choice["delta"] = dict(said.delta)
         elif self._route == "text":
@@ -119,10 +121,10 @@ class Writer:
     def _entry(self, token: Token) -> dict[str, Any]:
         name = self._name(token)
         data = token.data if self._dialect.true_bytes else name.encode()
-        return {"token": name, "logprob": token.logprob, "bytes": list(data)}
+        return {"token": name, "logprob": _finite(token.logprob), "bytes": list(data)}
 
     def _id_entry(self, token: Token) -> dict[str, Any]:
-        return {"token_id": token.id, "logprob": token.logprob, "rank": token.rank}
+        return {"token_id": token.id, "logprob": _finite(token.logprob), "rank": token.rank}
 
     def _text_logprobs(self, choice: int, tokens: Sequence[Token]) -> dict[str, Any]:
         offsets = []
@@ -131,13 +133,18 @@ class Writer:
             self._offsets[choice] = offsets[-1] + len(token.text)
         return {
             "tokens": [self._name(token) for token in tokens],
-            "token_logprobs": [token.logprob for token in tokens],
+            "token_logprobs": [_finite(token.logprob) for token in tokens],
             "top_logprobs": [self._ranking(token) for token in tokens],
             "text_offset": offsets,
         }
 
     def _ranking(self, token: Token) -> Mapping[str, float]:
-        return {self._name(other): other.logprob for other in (*token.top, token)}
+        return {self._name(other): _finite(other.logprob) for other in (*token.top, token)}
 
     def _name(self, token: Token) -> str:
         return f"token_id:{token.id}" if self._named else token.text
+
+
+def _finite(logprob: float) -> float:
+    """Return a log-probability as vLLM writes it: JSON has no minus infinity."""
+    return max(logprob, -9999.0)
