@@ -88,6 +88,19 @@ def serve(
     tenant: Tenant = None,
     upstream: Upstream = None,
     assistant: Assistants = None,
+    engine: Annotated[
+        str | None, typer.Option(help="auto, local, or vllm: started here, or --upstream.")
+    ] = None,
+    vllm_python: Annotated[
+        Path | None, typer.Option(help="Interpreter that vLLM is installed for.")
+    ] = None,
+    vllm_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FLAG", help="A flag of vLLM's own, for one started here; repeat."),
+    ] = None,
+    drafts: Annotated[
+        str | None, typer.Option(help="none, or chain: a vLLM started here drafts and has MTI.")
+    ] = None,
     allow_open: Annotated[
         bool | None, typer.Option("--allow-open", help="Listen beyond loopback without a key.")
     ] = None,
@@ -100,9 +113,10 @@ def serve(
     settings = settings_of(
         host=host, port=port, model=model, profile=profile, home=home, tenant=tenant,
         upstream=upstream, allow_open=allow_open, assistants=assistants_of(assistant),
+        engine=engine, vllm_python=vllm_python, vllm_args=vllm_arg or None, vllm_drafts=drafts,
     )  # fmt: skip
     check_exposure(settings)
-    log_to_stderr()
+    log_to_stderr(settings.log_format)
     with progress() as bar:
         pipeline = assemble(settings, progress=bar)
         _fetch_encoder(settings, bar)

@@ -353,6 +353,43 @@ def test_where_only_the_phrase_is_wanted_the_reply_goes_back_to_its_beginning(be
             left += delta.text
     assert left == reply.release.text
     assert not guard.hides(before + left)
-    want = ("zphrase. A z", 2) if before else ("A zecret phr", 1)
+    want = (" zhrase. A z", 2) if before else ("A zecret phr", 1)
     assert (left[:12], reply.past.n_rewinds) == want
     assert reply.finish == "length"
+
+
+@dataclass(frozen=True)
+class Cornered(Stateless):
+    """After *dead* there is nothing; what it grows from began three tokens ago, one is held."""
+
+    dead: str
+    text: str = ""
+    n_growing = 3
+    held = 1
+    verdict = ALLOW
+    stage = Stage.HARD_MASK
+    rank = 0
+
+    def begin(self, context: Context) -> Cornered:
+        return self
+
+    def adjust(self, logits: Tensor, here: Here) -> Tensor:
+        return torch.full_like(logits, -torch.inf) if self.text.endswith(self.dead) else logits
+
+    def advance(self, token: int) -> Cornered:
+        return replace(self, text=self.text + chr(token))
+
+
+def test_from_a_dead_end_the_reply_goes_back_at_least_behind_what_has_left() -> None:
+    lexicon = causal().lexicon
+    wanted = replace(plan(max_tokens=5), recipes=(Cornered("aab"),), refusal="no")
+    context = Context(lexicon=lexicon, vocab_size=len(lexicon))
+    reply, left = Reply.begin(wanted, context, Greedy(), max_tokens=5), ""
+    while reply.finish is None:
+        row = torch.full((len(lexicon),), -50.0)
+        row[ord("aabaa"[len(reply.tokens)])] = 10.0
+        row[ord("z")] = 1.0
+        reply.visit(reply.here(row))
+        if delta := reply.take():
+            left += delta.text
+    assert (left, reply.finish, reply.past.n_rewinds) == ("aazaa", "length", 1)

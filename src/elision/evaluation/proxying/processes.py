@@ -104,11 +104,19 @@ def bare(upstream: Server) -> Iterator[Server]:
 @contextmanager
 def elision(upstream: Server, *, profile: str) -> Iterator[Server]:
     """Run ``elision serve`` in front of *upstream*, with an empty register."""
+    options = ("--model", MODEL, "--profile", profile, "--upstream", upstream.url)
+    with serving(*options) as server:
+        yield server
+
+
+@contextmanager
+def serving(*options: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Run ``elision serve`` with *options*, an empty register, and no settings but *env*."""
     main = "from elision.cli import main; main()"
-    command = [sys.executable, "-c", main, "serve", "--port", "0", "--model", MODEL]
+    command = [sys.executable, "-c", main, "serve", "--port", "0"]
     with tempfile.TemporaryDirectory() as home:
-        options = ["--home", home, "--profile", profile, "--upstream", upstream.url]
-        with running([*command, *options], _own_settings()) as process:
+        settings = {**_own_settings(), **(env or {})}
+        with running([*command, "--home", home, *options], settings) as process:
             yield Server(process, _address(process))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +19,8 @@ from elision.middleware.engines.attention import is_independent
 from elision.middleware.engines.cache import full_cache, growing_cache, is_whole
 from elision.middleware.engines.hesitation import SAMPLE, entropies_along
 from elision.middleware.engines.ragged import Segment, score_trees
+from elision.middleware.forms.dialects import Dialect, dialect_of
+from elision.middleware.forms.turns import templated, tools_for
 from elision.middleware.speculation.base import NOTHING
 from elision.middleware.speculation.compaction import truncate
 from elision.middleware.speculation.masks import Windows, chain_masks
@@ -112,6 +114,26 @@ class CausalModel:
         ids = cast("list[int]", self.tokenizer(SAMPLE)["input_ids"])
         return entropies_along(self.model, ids[: self.n_context])
 
+    @cached_property
+    def dialect(self) -> Dialect:
+        """How its chat template writes calls and thoughts."""
+        template = self.tokenizer.chat_template
+        if isinstance(template, dict):  # several, by name; transformers picks among them likewise
+            template = template.get("tool_use") or template.get("default")
+        found = dialect_of(template)
+        return found if found.think is None else replace(found, opens_thought=self._opens(found))
+
+    def _opens(self, dialect: Dialect) -> bool:
+        """Return whether prompts end within a thought."""
+        assert dialect.think is not None
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True
+            )
+        except (TemplateError, ValueError):
+            return False
+        return cast("str", text).rstrip().endswith(dialect.think[0])
+
     # --- prompts ---------------------------------------------------------------------------------
 
     def render(self, request: Request) -> Prompt:
@@ -137,10 +159,11 @@ class CausalModel:
             raise RequestError(
                 f"{self.name!r} has no chat template; use /v1/completions.", param="messages"
             )
-        messages = [{**m, "content": text_of(m)} for m in request.messages]
+        messages = templated(request.messages, self.dialect)
         try:
             text = self.tokenizer.apply_chat_template(
                 messages,
+                tools=cast("Any", tools_for(request)),
                 tokenize=False,
                 add_generation_prompt=not request.continue_final,
                 continue_final_message=request.continue_final,

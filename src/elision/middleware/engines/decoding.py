@@ -150,9 +150,14 @@ class Reply:
         self.finish = None
 
     def _turn_round(self, notes: Mapping[str, float]) -> None:
-        """Nothing acceptable is left: go back to where the forbidden began, else refuse."""
-        rewind = Rewind(len(self.tokens) - max(1, self.chain.n_growing), frozenset())
-        if self.past.may(rewind):
+        """Nothing acceptable is left: go back to where the forbidden began, else refuse.
+
+        Of that, what has left stays: then the way back ends behind it.
+        """
+        n_tokens = len(self.tokens)
+        places = range(n_tokens - max(1, self.chain.n_growing), n_tokens)
+        possible = filter(self.past.may, (Rewind(place, frozenset()) for place in places))
+        if (rewind := next(possible, None)) is not None:
             self._go_back(rewind)
             self.chain = self.chain.notice(notes, self.tokens)
         else:

@@ -20,6 +20,7 @@ from elision.middleware.engines.worker import Worker
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from elision.middleware.forms.dialects import Dialect
     from elision.settings import Settings
 
 T = TypeVar("T")
@@ -157,6 +158,11 @@ class LocalEngine:
                 yield item
         finally:
             self._worker.cancel(job)
+
+    @property
+    def dialect(self) -> Dialect:
+        """How its model writes calls and thoughts."""
+        return self._station.model.dialect
 
     def warm(self) -> None:
         """Find out now what would otherwise be found out while the first request waits."""

@@ -181,6 +181,7 @@ class RemoteEngine:
         kind: Literal["chat", "text"],
         stream: bool,
         timeout_s: float | None,
+        tenant: str | None = None,
     ) -> Relayed:
         """Return the upstream's answer to *body*, to be handed on as it comes; not asked for yet.
 
@@ -189,11 +190,22 @@ class RemoteEngine:
             kind: Of *body*.
             stream: Whether it wants a stream.
             timeout_s: Deadline for the whole answer in seconds.
+            tenant: Whose; what the upstream keeps of prompts is its own matter.
         """
         data = relayed_body(body, model=self.model)
         route = "chat/completions" if kind == "chat" else "completions"
         ask = partial(self._answer, "POST", route, body=data)
         return Relayed(ask, stream=stream, timeout_s=timeout_s)
+
+    async def ask(self, method: str, route: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Return the JSON of a good answer, None if it is none; raises as `stream`.
+
+        Args:
+            method: HTTP method.
+            route: Behind the base URL, or behind the server's root if it begins with a slash.
+            body: What to post.
+        """
+        return await asker(self._answer)(method, route, body)
 
     async def aclose(self) -> None:
         """End all requests and close every connection. Idempotent."""

@@ -510,3 +510,11 @@ def test_a_stream_that_ends_early_never_passes_for_a_whole_one(n: int, ended: in
         return
     with pytest.raises(UpstreamError, match=f"{ended} of {n} choices"):
         read(*events, n=n)
+
+
+def test_arguments_that_come_as_an_object_are_handed_on_as_the_json_they_are() -> None:
+    function = {"name": "f", "arguments": {"q": ["tide"]}}
+    delta = {"tool_calls": [{"id": "c", "function": function}], "function_call": function}
+    message = read(chat(delta=delta), chat(finish_reason="stop"))[0].message
+    for called in (message["tool_calls"][0]["function"], message["function_call"]):
+        assert called == {"name": "f", "arguments": '{"q":["tide"]}'}

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from elision.errors import UpstreamError
 
 _MOST: Final = 4096
+
+
+def written(function: Any) -> Any:
+    """Return what is called, its arguments as JSON: some servers send the object itself."""
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if isinstance(arguments, str | None):
+        return function
+    return function | {"arguments": orjson.dumps(arguments).decode()}
 
 
 class Calls:
@@ -38,6 +48,8 @@ class Calls:
             raise UpstreamError("the upstream numbers its tool calls in a way that is not known")
         self._n = max(self._n, index + 1)
         self._id = call.get("id") or self._id
+        if "function" in call:
+            call = call | {"function": written(call["function"])}
         # First, so that it is there whatever becomes of the rest.
         return {"index": index} | call | {"index": index}
 

@@ -113,6 +113,8 @@ class TokenLoop(LocalEngine):
     """
 
     capabilities: Capability = CAPABILITIES
+    holds_forms = False
+    """What a form demands is seldom among the likeliest tokens."""
 
     def __init__(
         self,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
 
 from elision.contract import Capability
 
@@ -39,6 +41,25 @@ class Offers:
     completions: bool = False
     max_model_len: int | None = None
     server: str = UNKNOWN
+
+    @classmethod
+    def shared(cls, several: Iterable[Offers]) -> Offers:
+        """Return what all of *several* offer; nothing of none."""
+        found = [*several]
+        if not found:
+            return cls()
+        least: dict[str, Any] = {
+            one.name: min(getattr(offers, one.name) for offers in found)
+            for one in fields(cls)
+            if one.name not in ("max_model_len", "server")
+        }
+        lengths = [n for offers in found if (n := offers.max_model_len) is not None]
+        servers = {offers.server for offers in found}
+        return cls(
+            **least,
+            max_model_len=min(lengths, default=None),
+            server=servers.pop() if len(servers) == 1 else UNKNOWN,
+        )
 
     @property
     def capabilities(self) -> Capability:

@@ -39,6 +39,8 @@ _OWNERS: Final = {"vllm": VLLM, "llamacpp": "llama.cpp"}
 _PAUSE_S: Final = 30.0
 _UNABLE: Final = frozenset({404, 405, 409, 500, 501})
 """Statuses that say that a thing is not offered; others say that the upstream is not well."""
+_CLOSED: Final = _UNABLE | {403}
+"""Likewise of a route that vLLM lists and keeps closed unless it is told to open it."""
 
 
 class Probe:
@@ -152,7 +154,7 @@ class Probe:
             "sampling_params": {"max_tokens": 1, "temperature": 0},
             "stream": False,
         }
-        reply = await self._try("POST", "/inference/v1/generate", body)
+        reply = await self._try("POST", "/inference/v1/generate", body, unable=_CLOSED)
         self._note(generate=bool(_first(reply).get("token_ids")))
 
     async def _chat(self, more: Mapping[str, Any], *, begun: bool = False) -> dict[str, Any]:
@@ -160,7 +162,11 @@ class Probe:
         return await self._try("POST", "chat/completions", body)
 
     async def _try(
-        self, method: str, route: str, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        route: str,
+        body: Mapping[str, Any] | None = None,
+        unable: frozenset[int] = _UNABLE,
     ) -> dict[str, Any]:
         """Return the answer; an empty one if it was refused."""
         try:
@@ -168,7 +174,7 @@ class Probe:
         except (RequestError, NotFoundError):
             return {}
         except UpstreamError as exc:
-            if exc.upstream_status in _UNABLE:
+            if exc.upstream_status in unable:
                 return {}
             raise
 

@@ -15,7 +15,7 @@ import orjson
 
 from elision.contract import Delta, Finish, Request, TokenLogprob, Usage
 from elision.errors import UpstreamError
-from elision.middleware.engines.upstream.calls import Calls
+from elision.middleware.engines.upstream.calls import Calls, written
 from elision.middleware.engines.upstream.chances import read_logprobs
 from elision.middleware.engines.upstream.errors import in_stream
 
@@ -180,6 +180,8 @@ class ReplyReader:
         if "tool_calls" in message:
             calls = self._calls.setdefault(index, Calls())
             message = {**message, "tool_calls": calls.indexed(message["tool_calls"])}
+        if "function_call" in message:
+            message = {**message, "function_call": written(message["function_call"])}
         return content, {**message, "content_parts": parts} if parts else message
 
 

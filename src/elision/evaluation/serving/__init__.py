@@ -1,0 +1,1 @@
+"""What benches of a real vLLM are made of: load, parity, attempts to get past the guard."""
