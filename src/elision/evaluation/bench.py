@@ -35,10 +35,12 @@ BENCHES: Mapping[str, str] = {
     "recall": "what searching memory finds, and what it costs",
     "remote": "attacks through servers against the same guard, and the token loop's pace",
     "proxy": "what handing a reply on adds in time and processor, beside LiteLLM's proxy",
+    "vllm": "guards inside a real vLLM: cost, parity, attempts to get past, activation",
     "soak": "five hundred streams for a minute: errors and memory",
     "alu": "calls, prompts and time of ALU, and whether discreet replies tell who is registered",
     "store": "writing memory, alone and at once, killed writers, and starting",
     "erase": "copies that are left of what was erased, and what erasing costs",
+    "forms": "JSON by schema beside an active guard, and what the grammar costs per token",
     "learning": "what memory brings scripted agents against none, and what entries are proved by",
 }
 

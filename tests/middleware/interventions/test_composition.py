@@ -159,6 +159,7 @@ def test_recipes_act_in_the_order_of_the_composition() -> None:
         "LogitBias",
         "Repetition",
         "FrequencyPresence",
+        "Grammar",
         "AdaptiveTemperature",
         "SteppedTemperature",
         "TargetEntropy",

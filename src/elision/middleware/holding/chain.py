@@ -48,6 +48,7 @@ class Chain:
     def __init__(self, layers: Sequence[Layer], *, before: str = "", json: bool = False) -> None:
         self._links = [_Link(layer, before, json=json) for layer in layers]
         self._refuser: int | None = None
+        self._is_dead = False
 
     @property
     def is_refused(self) -> bool:
@@ -79,6 +80,16 @@ class Chain:
             out += self._on(rest, n + 1)
         return out
 
+    def stop_dead(self) -> None:
+        """Refuse what is held: nothing acceptable was left to write behind it.
+
+        It goes back to where a guard first held what masks forbid too; where none holds anything,
+        to the place itself.
+        """
+        if self._refuser is None:
+            held = [n for n, link in enumerate(self._links) if link.is_masked and link.held]
+            self._refuser, self._is_dead = max(held, default=0), True
+
     def close(self) -> str:
         """Return what may still leave once the string is refused for good."""
         if self._refuser is None:
@@ -94,7 +105,7 @@ class Chain:
     def place(self) -> Place:
         """Return where it was refused."""
         assert self._refuser is not None
-        return self._links[self._refuser].place()
+        return self._links[self._refuser].place(is_dead=self._is_dead)
 
     def go_back(self) -> None:
         """Open the guards anew at `place`; those behind it go on."""
@@ -102,7 +113,7 @@ class Chain:
         written = self._links[self._refuser].written
         for link in self._links[: self._refuser + 1]:
             link.reopen(written)
-        self._refuser = None
+        self._refuser, self._is_dead = None, False
 
     def _on(self, text: str, first: int) -> str:
         """Pass *text* through the guards from the one numbered *first* on."""
@@ -142,6 +153,10 @@ class _Link:
         return "".join(self._left)
 
     @property
+    def is_masked(self) -> bool:
+        return self._layer.is_masked
+
+    @property
     def held(self) -> int:
         return int(getattr(self._hold, "held", 0))
 
@@ -175,9 +190,10 @@ class _Link:
             self._pending = self._pending[max(0, len(self._pending) - self.held) :]
         return out, verdict
 
-    def place(self) -> Place:
+    def place(self, *, is_dead: bool) -> Place:
         before = self._before + self.written
-        otherwise = not self._json and self._layer.may_go_otherwise(before, self._pending)
+        otherwise = is_dead or self._layer.may_go_otherwise(before, self._pending)
+        otherwise = otherwise and not self._json
         return Place(before, self.written, self._pending, otherwise)
 
     def reopen(self, written: str) -> None:

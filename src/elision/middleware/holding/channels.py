@@ -135,7 +135,10 @@ class Channels:
             before = self._begin_call(place) if path[0] in _CALLS else {}
             yield from before.get(str(path[0]), ())
             kept = {key: inner for key, inner in entry.items() if key != "index"}
-            if _says(piece := self._mapping(place, kept)):
+            piece = self._mapping(place, kept)
+            if path[0] in _CALLS and _name_of(kept) and not _name_of(piece):
+                continue  # a call of nothing would be left
+            if _says(piece):
                 yield {"index": index, **piece}
 
     def _readable(self, value: Any) -> Any:
@@ -211,6 +214,12 @@ def _under(path: Path, value: Any) -> dict[str, Any]:
         value = [{"index": step, **value}] if isinstance(step, int) else {step: value}
     found: dict[str, Any] = value
     return found
+
+
+def _name_of(call: Mapping[str, Any]) -> Any:
+    """Return what a piece of a tool call says is called; None if it does not say."""
+    function = call.get("function")
+    return function.get("name") if isinstance(function, Mapping) else None
 
 
 def _says(value: Any) -> bool:

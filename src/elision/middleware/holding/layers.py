@@ -17,6 +17,7 @@ from elision.guards.verbatim.mask import opening
 from elision.middleware.holding.chain import Chain
 from elision.middleware.holding.holds import Hold, Shut
 from elision.middleware.holding.unescaped import Unescaped
+from elision.middleware.holding.values import InARow
 
 if TYPE_CHECKING:
     from elision.guards.conversation.accumulator import Turns
@@ -30,6 +31,11 @@ _NEAR: Final = 512
 
 class Layer(Protocol):
     """One kind of guard: opens a hold for each channel of a reply."""
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether a mask forbids the same where the scores are, if the engine carries masks."""
+        ...
 
     def open(self, before: str, *, json: bool) -> Hold:
         """Return a guard for one stream of text.
@@ -51,6 +57,7 @@ class Phrases:
 
     rules: Enforcement
     user: str = field(repr=False)
+    is_masked = True
 
     def open(self, before: str, *, json: bool) -> Hold:
         """See `Layer.open`."""
@@ -78,6 +85,7 @@ class Passages:
 
     rules: Enforcement
     user: str = field(repr=False)
+    is_masked = True
 
     def open(self, before: str, *, json: bool) -> Hold:
         """See `Layer.open`."""
@@ -98,6 +106,7 @@ class Encodings:
 
     rules: Enforcement
     user: str = field(repr=False)
+    is_masked = False
 
     def open(self, before: str, *, json: bool) -> Hold:
         """See `Layer.open`."""
@@ -119,6 +128,7 @@ class Turned:
     rules: Enforcement
     user: str = field(repr=False)
     turns: Turns = field(repr=False)
+    is_masked = False
 
     def open(self, before: str, *, json: bool) -> Hold:
         """See `Layer.open`."""
@@ -149,6 +159,7 @@ class Meaning:
     semantics: Semantics
     assessment: Assessment
     user: str = field(repr=False)
+    is_masked = False
 
     def open(self, before: str, *, json: bool) -> Hold:
         """See `Layer.open`."""
@@ -163,6 +174,8 @@ class Meaning:
 @dataclass(frozen=True, slots=True)
 class Closed:
     """Lets nothing through."""
+
+    is_masked = False
 
     def open(self, before: str, *, json: bool) -> Hold:
         """See `Layer.open`."""
@@ -184,6 +197,7 @@ class Layers:
         before: The text that the reply's content continues.
         has_encodings: Whether phrases are followed in other writings.
         speaks_json: Whether the reply's content was asked for as JSON.
+        is_json: Whether it is nothing else, so that a marker might break it: nothing is redacted.
     """
 
     layers: tuple[Layer, ...]
@@ -192,6 +206,7 @@ class Layers:
     before: str = field(default="", repr=False)
     has_encodings: bool = False
     speaks_json: bool = False
+    is_json: bool = False
 
     @property
     def waits(self) -> bool:
@@ -206,7 +221,7 @@ class Layers:
     def content(self) -> Chain:
         """Return the guard of a choice's text."""
         layers = self._unescaping(self.layers) if self.speaks_json else self.layers
-        return Chain(layers, before=self.before)
+        return Chain(layers, before=self.before, json=self.is_json)
 
     def channel(self, *, json: bool = False, before: str = "") -> Chain:
         """Return the guard of another string of a choice, which continues *before*."""
@@ -223,9 +238,15 @@ class Layers:
 
     @staticmethod
     def _unescaping(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-        """Return *layers* and behind them those that read JSON's strings, nested ones too."""
+        """Return *layers* and behind them those that read JSON's strings, nested ones too.
+
+        And its values one behind the other, and its names: who is handed them may put them
+        together.
+        """
         deep = [Unescaped(one) for one in layers if isinstance(one, Phrases | Passages | Encodings)]
-        return (*layers, *deep)
+        read = [one for one in layers if isinstance(one, Phrases | Passages)]
+        in_a_row = [InARow(one, names) for one in read for names in (False, True)]
+        return (*layers, *deep, *in_a_row)
 
 
 def asks_json(request: Request) -> bool:

@@ -22,6 +22,8 @@ MOST_PUSHED: Final = 128
 def pushed(plan: Plan, engine: Engine, rules: Enforcement) -> tuple[Plan, int]:
     """Return *plan* with phrases that *engine* is to keep out, and how many those are."""
     offers = getattr(engine, "offers", None)
+    if plan.masks is not None:  # they forbid the same, in every spelling
+        return plan, 0
     if not (getattr(engine, "trusted", False) and getattr(offers, "bad_words", False)):
         return plan, 0
     words = sorted(set(_phrases(rules)))[:MOST_PUSHED]

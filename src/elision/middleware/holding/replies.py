@@ -22,21 +22,23 @@ if TYPE_CHECKING:
 
 
 async def guarded_replies(
-    engine: Engine, plan: Plan, defence: Defence, *, refusal: str
+    engine: Engine, plan: Plan, defence: Defence, *, refusal: str, is_json: bool = False
 ) -> AsyncGenerator[Delta, None]:
     """Yield what may leave of *engine*'s reply: nothing that may still become what must not be.
 
     Every string is guarded: text, tool calls, reasoning, unknown fields, log-probabilities. Where a
-    target restricts and the engine continues a beginning, the reply goes back and on otherwise;
-    else the choice ends with ``content_filter`` and what was held of it is dropped. Several choices
-    are asked for one by one, so that each can be taken back. While nothing is registered the
-    engine's own deltas pass untouched.
+    target restricts and the engine continues a beginning, the reply goes back and on otherwise,
+    also from where an engine that carries masks had nothing left to write; else the choice ends
+    with ``content_filter`` and what was held of it is dropped. Several choices are asked for one by
+    one, so that each can be taken back. While nothing is registered the engine's own deltas pass
+    untouched.
 
     Args:
         engine: Who writes.
         plan: What is asked.
         defence: What is enforced.
         refusal: What a refused choice says if nothing of it has left.
+        is_json: Whether the text is JSON for certain: then what would be redacted is refused.
 
     Raises:
         CapabilityError: If the prompt is token ids: no guard could read what the reply continues.
@@ -50,9 +52,12 @@ async def guarded_replies(
         return
     if not isinstance(plan.request.prompt, str):
         raise CapabilityError("guarded token ids", engine=engine.name, missing="a lexicon")
-    layers = replace(await defence.layers(plan.request), speaks_json=asks_json(plan.request))
+    layers = replace(
+        await defence.layers(plan.request), speaks_json=asks_json(plan.request), is_json=is_json
+    )
     plan, n_pushed = pushed(replace(plan, refusal=refusal), engine, defence.rules)
-    reply = _Reply(engine, plan, layers, n_pushed=n_pushed)
+    form = "text" if plan.masks is None else "masked, text"
+    reply = _Reply(engine, plan, layers, form=form, n_pushed=n_pushed)
     async with aclosing(reply.deltas()) as source:
         async for delta in source:
             yield delta
@@ -61,9 +66,12 @@ async def guarded_replies(
 class _Reply:
     """All choices of one reply."""
 
-    def __init__(self, engine: Engine, plan: Plan, layers: Layers, *, n_pushed: int) -> None:
+    def __init__(
+        self, engine: Engine, plan: Plan, layers: Layers, *, form: str, n_pushed: int
+    ) -> None:
         self._engine = engine
         self._layers = layers
+        self._form = form
         self._n_pushed = n_pushed
         limit = plan.request.timeout_s
         deadline = None if limit is None else time.monotonic() + limit
@@ -89,7 +97,7 @@ class _Reply:
         n_rewinds = sum(choice.n_rewinds for choice in choices)
         found: dict[str, Any] = {"engine": self._engine.name, **choices[0].report}
         found |= {
-            "guard_form": "text, continued" if n_rewinds else "text",
+            "guard_form": f"{self._form}, continued" if n_rewinds else self._form,
             "n_refused": sum(choice.was_refused for choice in choices),
             "n_rewinds": n_rewinds,
             "n_pushed": self._n_pushed,
@@ -99,6 +107,7 @@ class _Reply:
             found["usage_estimated"] = True
         counts = {
             "usage_rewound": sum(choice.n_rewound for choice in choices),
+            "n_dead_ends": sum(choice.n_dead_ends for choice in choices),
             "n_dropped": n_dropped + sum(choice.n_dropped for choice in choices),
             "n_redacted": sum(choice.n_redacted for choice in choices),
         }

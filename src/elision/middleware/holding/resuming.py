@@ -25,6 +25,7 @@ from elision.contract import (
     text_of,
 )
 from elision.errors import ElisionError, GuardError, UpstreamTimeoutError
+from elision.middleware.carrying import acts
 from elision.middleware.holding import picking
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ class Resuming:
         if base is None or self._left(n_kept) == 0:
             return None
         self.n_rewinds += 1
-        told = await self._told(base)
+        if (told := await self._told(base)) is None:
+            return None
         chosen = self._chosen(told, place, frozenset(tried))
         if chosen is None and (told or self.plan.request.sampling.temperature == 0):
             return None
@@ -135,8 +137,11 @@ class Resuming:
         left = self._left(n_kept + (chosen is not None))
         return replace(base, sampling=sampling, max_tokens=left, timeout_s=self._time_left())
 
-    async def _told(self, base: Request) -> tuple[Alternative, ...]:
-        """Return the likeliest tokens of the place behind *base*; none if the engine tells none."""
+    async def _told(self, base: Request) -> tuple[Alternative, ...] | None:
+        """Return the likeliest tokens of the place behind *base*; none if the engine tells none.
+
+        None if nothing acceptable is left at the place itself: then no draw finds anything there.
+        """
         n_top = self._n_told(base)
         if not n_top:
             return ()
@@ -154,7 +159,8 @@ class Resuming:
             return ()
         entries = reply.choices[0].logprobs if reply.choices else ()
         if not entries:
-            return ()
+            is_dead = bool(reply.choices) and reply.choices[0].finish == "content_filter"
+            return None if is_dead and acts(self.engine, self.plan) else ()
         own = Alternative(entries[0].token, entries[0].logprob, entries[0].data)
         found = {one.data: one for one in (own, *entries[0].top) if one.logprob == one.logprob}
         return tuple(sorted(found.values(), key=lambda one: -one.logprob))

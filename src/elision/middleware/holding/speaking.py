@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from elision.contract import Delta, Engine, Plan, Request, Usage, text_of
+from elision.middleware.carrying import acts
 from elision.middleware.engines.release import Release
 from elision.middleware.holding.chain import Place
 from elision.middleware.holding.layers import Layers
@@ -16,6 +18,8 @@ from elision.middleware.holding.resuming import Onward, Resuming
 from elision.middleware.holding.voice import Voice
 
 _T = TypeVar("_T")
+_SHOWN = ("tools", "response_format")
+"""What the model is shown beside the messages."""
 _CHARS_PER_TOKEN = 4  # of English text, as OpenAI's help pages have it
 
 
@@ -32,6 +36,7 @@ class Speaking:
     Attributes:
         was_refused: Whether it ended as a refusal.
         n_calls: Requests that the engine was sent.
+        n_dead_ends: Times that the engine had nothing acceptable left to write.
         n_rewound: Tokens that were written and taken back.
         extra: What the upstream tells beside the reply.
         report: What the engine told of it first.
@@ -51,7 +56,7 @@ class Speaking:
         self._voice: Voice | None = None
         self._n_streams = 0
         self.was_refused = False
-        self.n_rewound = 0
+        self.n_rewound = self.n_dead_ends = 0
         self.extra: dict[str, Any] = {}
         self.report: dict[str, Any] = {}
 
@@ -104,9 +109,11 @@ class Speaking:
         while onward is not None:
             async with aclosing(self._said(onward)) as source:
                 async for delta in source:
-                    if (out := await self._run(voice.take, delta)) is not None:
+                    is_dead = self._is_dead_end(delta)
+                    take = voice.stop_dead if is_dead else voice.take
+                    if (out := await self._run(take, delta)) is not None:
                         yield out
-                    if voice.is_refused:
+                    if voice.is_refused and not is_dead:  # what a dead end cost is told behind it
                         break
             if not voice.is_refused:
                 return
@@ -137,6 +144,12 @@ class Speaking:
                     yield self._until_stop(delta)
                     if self._has_stopped:
                         return
+
+    def _is_dead_end(self, delta: Delta) -> bool:
+        """Return whether nothing acceptable was left to write, and count that."""
+        is_dead = delta.finish == "content_filter" and acts(self._engine, self._plan)
+        self.n_dead_ends += is_dead
+        return is_dead
 
     def _note(self, delta: Delta) -> None:
         self._usage = delta.usage or self._usage
@@ -185,4 +198,6 @@ def _about(request: Request) -> int:
     """Return about how many tokens the prompt has."""
     asked = request.prompt if request.kind == "text" else [text_of(m) for m in request.messages]
     n_chars = sum(map(len, asked)) if isinstance(asked, list) else len(asked)
+    shown = [request.extra[key] for key in _SHOWN if request.extra.get(key)]
+    n_chars += sum(len(json.dumps(one, default=str)) for one in shown)
     return -(-n_chars // _CHARS_PER_TOKEN)

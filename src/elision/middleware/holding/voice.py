@@ -44,6 +44,7 @@ class Voice:
         self._has_spoken = False
         self._length = 0
         self._ends: list[tuple[int, int]] = []  # per piece: where it ends, its tokens
+        self._is_beside = self._is_stuck = False
         self.n_tokens = 0
 
     @property
@@ -73,6 +74,18 @@ class Voice:
         except Exception as exc:  # whatever broke, nothing passes a broken guard
             raise GuardError(f"the hold-back broke ({type(exc).__name__})") from exc
 
+    def stop_dead(self, delta: Delta) -> Delta | None:
+        """Take in *delta*, behind which its engine found nothing acceptable to write.
+
+        It is refused there: what is held of it is not said. Where it was writing something else
+        than text, or text that is parsed, it cannot go on otherwise.
+        """
+        left = self.take(replace(delta, finish=None))
+        if not self.is_refused:
+            self._content.stop_dead()
+            self._is_stuck = self._is_beside or self._layers.speaks_json
+        return left
+
     def refuse(self) -> Delta:
         """Return the end of a choice that is refused: what was held of it is dropped."""
         text = self._content.close()
@@ -83,7 +96,7 @@ class Voice:
     @property
     def place(self) -> Place | None:
         """Where it may go on otherwise; None if it may not."""
-        if self._channels.is_refused or self._channels.has_called:
+        if self._channels.is_refused or self._channels.has_called or self._is_stuck:
             return None
         place = self._content.place()
         return place if place.may_go_otherwise else None
@@ -135,6 +148,8 @@ class Voice:
 
     def _count(self, delta: Delta) -> None:
         n_tokens = len(delta.logprobs) or bool(delta.text or delta.message)
+        if delta.text or any(value for key, value in delta.message.items() if key != "role"):
+            self._is_beside = not delta.text
         self._length += len(delta.text)
         if n_tokens:
             self._ends.append((self._length, n_tokens))
