@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from elision.errors import ConfigError
+from elision.limits import Limits, Origin
 
 Role: TypeAlias = Literal["requester", "approver", "operator", "auditor", "service"]
 """What a key may do; `elision.middleware.gateway.roles` says which route asks for which."""
@@ -39,6 +40,7 @@ class KeyGrant(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     roles: frozenset[Role] = frozenset({"service"})
+    limits: Limits = Limits()
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:
@@ -98,6 +100,15 @@ class Settings(BaseSettings):
     keys: Annotated[
         tuple[KeyGrant, ...], Field(description="Further keys: name, key or sha256, tenant, roles.")
     ] = ()
+    limits: Annotated[
+        Limits, Field(description="What each key may use, unless its own limits say otherwise.")
+    ] = Limits()
+    cors_origins: Annotated[
+        tuple[Origin, ...], Field(description="Web pages of which origins may call; none: no CORS.")
+    ] = ()
+    log_format: Annotated[
+        Literal["text", "json"], Field(description="How log lines are written.")
+    ] = "text"
     approval: Annotated[
         Literal["none", "required"],
         Field(description="Whether a second person must approve a target before it holds."),
@@ -114,6 +125,12 @@ class Settings(BaseSettings):
     allow_open: Annotated[
         bool, Field(description="Listen beyond loopback without a key all the same.")
     ] = False
+    responses_kept: Annotated[
+        int, Field(ge=0, description="Responses kept for each tenant to go on from; 0: none.")
+    ] = 10_000
+    responses_kept_s: Annotated[
+        float, Field(gt=0, description="Seconds after its last use that a response is kept.")
+    ] = 86_400
     body_limit_bytes: Annotated[int, Field(gt=0, description="Largest request body.")] = 4_000_000
     max_streams: Annotated[int, Field(gt=0, description="Choices decoded at a time.")] = 8
     queue_limit: Annotated[
@@ -180,6 +197,37 @@ class Settings(BaseSettings):
         str | None,
         Field(description="The upstream's tokenizer: alias, hub id or folder; none: text alone."),
     ] = None
+    engine: Annotated[
+        Literal["auto", "local", "vllm"],
+        Field(description="What decodes; auto: the upstream if there is one, else this process."),
+    ] = "auto"
+    replicas: Annotated[
+        dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
+        Field(description="Base URLs of vLLM servers with one model, and each one's weight."),
+    ] = Field(default_factory=dict)
+    vllm_python: Annotated[
+        Path | None, Field(description="Interpreter that vLLM is installed for; none: this one.")
+    ] = None
+    vllm_args: Annotated[
+        tuple[str, ...], Field(description="More of vLLM's own flags, where we start it.")
+    ] = ()
+    vllm_drafts: Annotated[
+        Literal["none", "chain"],
+        Field(description="Whether a vLLM that we start drafts, and can guide by MTI."),
+    ] = "none"
+    vllm_start_s: Annotated[
+        float, Field(gt=0, description="Longest start of a vLLM of ours, in seconds.")
+    ] = 600
+    vllm_untested: Annotated[
+        bool, Field(description="Allow vLLM versions and runners that this was not tested with.")
+    ] = False
+    vllm_prove_s: Annotated[
+        float,
+        Field(gt=0, le=86_400, description="Seconds between proofs that a replica's guard acts."),
+    ] = 300
+    vllm_secret: Annotated[
+        SecretStr | None, Field(description="Seals orders to vLLM; the same text on both sides.")
+    ] = None
     alu: Annotated[
         dict[str, Any], Field(description="Variants, thresholds and fallback; see docs/alu.md.")
     ] = Field(default_factory=dict)
@@ -193,6 +241,23 @@ class Settings(BaseSettings):
             digests.append(hashlib.sha256(self.api_key.get_secret_value().encode()).hexdigest())
         if len({*names}) < len(names) or len({*digests}) < len(digests):
             raise ValueError("two keys have one name or one secret; give each its own")
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_are_vllms(self) -> Self:
+        if self.replicas and self.engine != "vllm":
+            raise ValueError("replicas are vLLM servers; set engine to vllm, or leave them out")
+        return self
+
+    @model_validator(mode="after")
+    def _flags_are_for_a_vllm_of_ours(self) -> Self:
+        if self.engine == "vllm" and (self.replicas or self.upstream):
+            for name in ("vllm_args", "vllm_drafts", "vllm_start_s"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"{name} is for a vLLM that is started here, and these run already; start "
+                        f"them so, or leave {name} out"
+                    )
         return self
 
     @classmethod

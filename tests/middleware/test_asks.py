@@ -71,6 +71,8 @@ ASKS: list[tuple[dict[str, Any], str]] = [
         "messages[1].content[1].type",
     ),
 ]  # fmt: skip
+FORMATS = ({"type": "json_object"}, {"type": "text", "x": CANARY})
+"""What a model that decodes here takes: its replies are held to it."""
 HARMLESS: list[dict[str, Any]] = [
     {},
     {"tools": [], "functions": [], "tool_choice": "auto", "function_call": "none"},
@@ -117,14 +119,19 @@ def test_a_field_that_nobody_knows_is_nobodys_ask(extra: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-async def test_no_profile_lets_a_local_engine_be_asked_for_more_than_text(
+async def test_no_profile_lets_a_local_engine_be_asked_for_more_than_it_writes(
     profile: str, tmp_path: Path
 ) -> None:
     pipe = pipeline(speaking(), tmp_path)
     for body, param in ASKS:
+        if body.get("response_format") in FORMATS:
+            continue
         with pytest.raises(RequestError) as caught:
             await collect(pipe.run(parse_chat(body).request, profile=profile))
-        assert (caught.value.status, caught.value.param) == (400, param)
+        assert (caught.value.status, (caught.value.param or "").removesuffix(".function.name")) == (
+            400,
+            param,
+        )
         assert CANARY not in str(caught.value)
 
 

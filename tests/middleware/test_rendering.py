@@ -190,6 +190,31 @@ def test_only_pieces_number_their_calls() -> None:
     assert choice["message"]["tool_calls"] == [bare]
 
 
+@pytest.mark.parametrize("text", ["So.", ""])
+@pytest.mark.parametrize("cut", ["", '{"a": "b', "[1]", '{"a": 1} and'])
+def test_a_call_that_a_refusal_cut_off_is_left_out(cut: str, text: str) -> None:
+    def said(finish: Any, *arguments: str) -> Any:
+        calls = [
+            {
+                "index": n,
+                "id": f"c{n}",
+                "type": "function",
+                "function": {"name": "f", "arguments": one},
+            }
+            for n, one in enumerate(arguments)
+        ]
+        message = {"tool_calls": calls, "function_call": {"name": "f", "arguments": cut}}
+        choice = Choice(text=text, message=message, finish=finish)
+        completion = Completion(choices=(choice,))
+        return chat_completion(HEAD, completion, logprobs=False)["choices"][0]["message"]
+
+    (kept,) = said("content_filter", '{"a": 1}', cut)["tool_calls"]
+    assert kept["id"] == "c0"
+    refused = said("content_filter", cut)
+    assert refused == {"role": "assistant", "content": text, "refusal": None}
+    assert len(said("length", cut, cut)["tool_calls"]) == 2
+
+
 def test_no_field_of_an_upstream_replaces_one_of_ours() -> None:
     ours = {"index": 5, "finish_reason": "x", "delta": "x", "message": "x", "text": "x"}
     reply = {"id": "x", "model": "x", "object": "x", "choices": "x", "usage": "x", "created": "x"}

@@ -20,19 +20,32 @@ if TYPE_CHECKING:
 
 
 def assemble(settings: Settings, *, progress: Progress | None = None) -> Pipeline:
-    """Build the pipeline that *settings* describe: a local model, or an upstream server.
+    """Build the pipeline that *settings* describe: a local model, a server, or vLLM.
 
     Args:
         settings: See `Settings`.
         progress: Shown while models are pulled and measured.
 
     Raises:
-        ConfigError: If an assistant has other tokens than the model, or none can be loaded.
+        ConfigError: If settings contradict each other, vLLM is wanted and not to be had, an
+            assistant has other tokens than the model, or none can be loaded.
+        EngineError: If a vLLM of our own does not start.
         MissingExtraError: If a local model is wanted and the ``local`` extra is not installed.
         NotFoundError: If there is no such model.
         PullError: If it cannot be fetched.
     """
-    engine = _remote(settings) if settings.upstream else _local(settings, progress)
+    match settings.engine:
+        case "vllm":
+            engine: Engine = _vllm(settings, progress)
+        case "local" if settings.upstream:
+            raise ConfigError(
+                "engine is local, and upstream names a server to stand before; "
+                "leave one of the two out"
+            )
+        case "auto" if settings.upstream:
+            engine = _remote(settings)
+        case _:
+            engine = _local(settings, progress)
     return around(engine, settings)
 
 
@@ -87,15 +100,49 @@ def _local(settings: Settings, progress: Progress | None) -> Engine:
     return load_engine(settings.model, settings, progress=progress)
 
 
+def _vllm(settings: Settings, progress: Progress | None) -> Engine:
+    from elision.middleware.engines.fleet.owned import OwnVllmEngine
+    from elision.middleware.engines.fleet.replica import Replica
+    from elision.middleware.engines.vllm import VllmEngine
+
+    _check_no_assistants(settings)
+    if settings.replicas and settings.upstream:
+        raise ConfigError("replicas and upstream both name servers; leave one of the two out")
+    served = settings.replicas or ({settings.upstream: 1.0} if settings.upstream else {})
+    if not served:
+        return OwnVllmEngine.start(settings, progress=progress)
+    replicas = [
+        Replica(
+            url,
+            key=settings.upstream_key,
+            weight=weight,
+            timeout_s=settings.upstream_timeout_s,
+            private=settings.upstream_private,
+        )
+        for url, weight in served.items()
+    ]
+    return VllmEngine(
+        replicas,
+        name=settings.model,
+        prove_every_s=settings.vllm_prove_s,
+        untested=settings.vllm_untested,
+        secret=settings.vllm_secret,
+    )
+
+
+def _check_no_assistants(settings: Settings) -> None:
+    if settings.assistants:
+        raise ConfigError(
+            "assistants are read beside a model of this process, and an upstream shows no scores; "
+            "leave one of the two out"
+        )
+
+
 def _remote(settings: Settings) -> Engine:
     from elision.middleware.engines.remote import RemoteEngine
 
     assert settings.upstream is not None
-    if settings.assistants:
-        raise ConfigError(
-            "assistants are read beside a model of this machine, and an upstream shows no scores; "
-            "leave one of the two out"
-        )
+    _check_no_assistants(settings)
     key = settings.upstream_key
     return RemoteEngine(
         settings.upstream,

@@ -26,12 +26,15 @@ class EncoderSource:
         cache: Where pulled models live.
         threads: Compute threads of its thread.
         progress: Hears of a pull.
+
+    Attributes:
+        name: As given.
     """
 
     def __init__(
         self, name: str, *, cache: Path, threads: int = 1, progress: Progress | None = None
     ) -> None:
-        self._name = name
+        self.name = name
         self._cache = cache
         self._threads = threads
         self._progress = progress
@@ -59,8 +62,8 @@ class EncoderSource:
         from elision.encoders import SentenceEncoder
         from elision.middleware.models.pull import pull
 
-        folder = pull(self._name, cache=self._cache, progress=self._progress)
-        return SentenceEncoder.load(folder, name=self._name, threads=self._threads)
+        folder = pull(self.name, cache=self._cache, progress=self._progress)
+        return SentenceEncoder.load(folder, name=self.name, threads=self._threads)
 
     def erase(self, tenant: str, *, texts: Sequence[str] | None = None) -> int:
         """Drop the vectors kept for *tenant*; return how many. See `Erasable`."""

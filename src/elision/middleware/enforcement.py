@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from elision.contract import Request, text_of
 from elision.errors import ElisionError, GuardError
+from elision.guards.carried import Carried
 from elision.guards.conversation.accumulator import Accumulator
 from elision.guards.detection.check import Checker
 from elision.guards.detection.decoders import readings
@@ -90,6 +91,11 @@ class Enforcement:
     def accumulator(self) -> Accumulator:
         """What reads the turns of a conversation."""
         return Accumulator(self.encoded, self.epoch)
+
+    @cached_property
+    def carried(self) -> Carried | None:
+        """The masks, for an engine whose scores are in another process; None if there are none."""
+        return Carried.of(self.targets)
 
     @cached_property
     def checker(self) -> Checker:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elision.contract import Capability, Context, Recipe, Request, Session, Stage
+from elision.contract import Context, Recipe, Request, Session, Stage
 from elision.errors import CapabilityError, ConfigError, RequestError
+from elision.middleware.carrying import carrier, lacking
 from elision.middleware.guidance import PATH, guidance_of
 
 if TYPE_CHECKING:
@@ -23,13 +24,15 @@ def guidance_for(request: Request, profile: Profile, engine: Engine) -> tuple[Re
     """
     own = request.options.get("guidance")
     found = guidance_of(own, profile.guidance)
-    for method in found:
+    for method, recipe in found.items():
         asked = method in (own or {})
         told = f"{PATH}.{method}" if asked else f"{method} of the profile {profile.name}"
         param = f"{PATH}.{method}" if asked else "model"
-        _check_engine(told, profile, engine, param=param)
+        _check_engine(told, recipe, profile, engine, param=param)
         if profile.guardrail is not None:  # another prompt would lack it, or tell what is in it
             raise RequestError(f"{told} does not go with a guardrail prompt", param=param)
+    if carrier(engine) is not None:  # opened in another process, so carried as they are
+        return tuple(found.values())
     return tuple(AsAsked(recipe, method, engine.name) for method, recipe in found.items())
 
 
@@ -74,12 +77,11 @@ class AsAsked:
             raise RequestError(f"{param!r}: {exc}", param=param, code=exc.code) from exc
 
 
-def _check_engine(method: str, profile: Profile, engine: Engine, *, param: str) -> None:
-    for capability in (Capability.LOGITS, Capability.BRANCH):
-        if capability not in engine.capabilities:
-            raise CapabilityError(
-                method, engine=engine.name, missing=str(capability.name), param=param
-            )
+def _check_engine(
+    method: str, recipe: Recipe, profile: Profile, engine: Engine, *, param: str
+) -> None:
+    if (missing := lacking(engine, recipe)) is not None:
+        raise CapabilityError(method, engine=engine.name, missing=str(missing.name), param=param)
     if profile.decoder == "beam":
         name = f"{engine.name} by beam search"
         raise CapabilityError(method, engine=name, missing="BRANCH", param=param)

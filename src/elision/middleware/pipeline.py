@@ -16,19 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from elision.agents.alu.config import AluConfig
-from elision.contract import (
-    Delta,
-    Engine,
-    Epoch,
-    Erasable,
-    Probing,
-    Request,
-)
+from elision.contract import Carrying, Delta, Engine, Epoch, Erasable, Probing, Request
 from elision.errors import ElisionError, GuardError, NotFoundError
 from elision.guards.baselines.guardrail import with_guardrail
 from elision.middleware.alu.alu import Alu
-from elision.middleware.asks import check_asks
+from elision.middleware.asks import check_asks, check_speaks
 from elision.middleware.conversations import Conversations
+from elision.middleware.embedding import Embeddings, no_model
 from elision.middleware.enforcement import Enforcement
 from elision.middleware.guarding import Guards
 from elision.middleware.guiding import guidance_for
@@ -83,9 +77,10 @@ class Pipeline:
         self.timeout_s = timeout_s
         self._engines = dict(engines)
         self._encoder = encoder
+        self.embeddings = Embeddings(encoder, register)
         asked = encoder if callable(encoder) else _same(encoder)
         self._guards = Guards(register, asked)
-        self._conversations = Conversations()
+        self.conversations = Conversations()
         agents = Alu(alu or AluConfig(), commitment=register.commitment, encoder=asked)
         self._starts = Starts(timeout_s=timeout_s, alu=agents)
         self._fail_mode: FailMode = fail_mode
@@ -96,6 +91,17 @@ class Pipeline:
     def ready(self) -> bool:
         """Whether requests can be served."""
         return bool(self._engines) and not self._closed
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """What decodes, by alias."""
+        return self._engines
+
+    async def meet(self) -> None:
+        """Have engines whose guards act elsewhere prove it now, before the first request."""
+        for engine in self._engines.values():
+            if isinstance(engine, Carrying) and isinstance(engine, Probing):
+                await engine.probe()
 
     def models(self) -> tuple[str, ...]:
         """Return every model id: each alias alone, and with each profile."""
@@ -121,7 +127,7 @@ class Pipeline:
         """
         vectors = self._encoder.erase(tenant) if isinstance(self._encoder, Erasable) else 0
         compiled = self._guards.drop(tenant) + self._starts.drop(tenant)
-        return compiled + self._conversations.erase(tenant) + vectors + self.flush(tenant)
+        return compiled + self.conversations.erase(tenant) + vectors + self.flush(tenant)
 
     def flush(self, tenant: str) -> int:
         """Drop what engines keep of *tenant*'s earlier replies; return how many things.
@@ -143,12 +149,7 @@ class Pipeline:
         if not alias and len(self._engines) == 1:
             alias = next(iter(self._engines))
         if alias not in self._engines:
-            known = ", ".join(self._engines)
-            raise NotFoundError(
-                f"there is no model {alias[:128]!r}; there are: {known}",
-                code="model_not_found",
-                param="model",
-            )
+            raise no_model(alias, self._engines, self.embeddings.name)
         wanted = named or profile or request.options.get("profile") or self.profile
         chosen = profile_named(str(wanted))
         if self._fail_mode != "closed":
@@ -201,20 +202,23 @@ class Pipeline:
             GuardError: If a guard breaks; the reply ends there.
         """
         tenant = self.tenant if tenant is None else tenant
+        since = self.conversations.erasures(tenant)
         engine, chosen = self.resolve(request, profile)
         if isinstance(engine, Probing):
             await engine.probe()
         check_asks(request, engine)
         if chosen.agentic:
+            check_speaks(request, chosen.name)
             work = self._worked_on(engine, request, tenant, key)
-            kept = self._conversations.remembered(
-                work, request, await self.rules(tenant, engine.name, key)
+            kept = self.conversations.remembered(
+                work, request, await self.rules(tenant, engine.name, key), since=since
             )
             async with aclosing(kept) as worked:
                 async for delta in worked:
                     yield delta
             return
-        engine = await able(engine, chosen, request)
+        if (other := await able(engine, chosen, request)) is not engine:
+            check_asks(request, engine := other)
         guidance = guidance_for(request, chosen, engine)
         request = chosen.fill(request)
         request = replace(request, timeout_s=request.timeout_s or self.timeout_s)
@@ -226,10 +230,10 @@ class Pipeline:
             defence = await Defence.of(
                 chosen, rules, request, engine.lexicon, on_failure=self._count_weakened
             )
-            earlier = self._conversations.earlier(request, rules)
+            earlier = self.conversations.earlier(request, rules)
             defence = replace(defence, earlier=earlier, guidance=guidance)
             deltas = await self._starts.begin(engine, request, defence, tenant)
-            remembered = self._conversations.remembered(deltas, request, rules)
+            remembered = self.conversations.remembered(deltas, request, rules, since=since)
             async with aclosing(remembered) as source:
                 async for delta in source:
                     yield _reported(delta, defence)

@@ -25,6 +25,7 @@ from elision.guards.conversation.accumulator import Turns
 from elision.guards.conversation.watch import AccumulatedWatch
 from elision.guards.gate.assessment import Assessment, Level
 from elision.guards.semantic.watch import SemanticWatch
+from elision.middleware.carrying import can_shape
 from elision.middleware.enforcement import Enforcement, Understanding
 from elision.middleware.holding.holds import Hold, Holds
 from elision.middleware.holding.layers import (
@@ -209,10 +210,13 @@ class Defence:
 def check_speaks_only(engine: Engine, profile: Profile, request: Request) -> None:
     """Raise if *request* needs more than *engine* has, which speaks text and shows no scores.
 
+    The recipes of its profile may be handed to an engine that carries them.
+
     Raises:
         CapabilityError: If its profile, or an option of its own, does.
     """
-    if profile.recipes() or profile.decoder == "beam":
+    is_shaped = bool(profile.recipes()) and not can_shape(engine, profile)
+    if is_shaped or profile.decoder == "beam":
         method, param = f"profile {profile.name}", "model"
     elif asked := [key for key in ("deterministic", "speculation", "trace") if _asks(request, key)]:
         method, param = f"elision.{asked[0]}", "elision"

@@ -29,6 +29,7 @@ class Relay(Protocol):
         kind: Literal["chat", "text"],
         stream: bool,
         timeout_s: float | None,
+        tenant: str | None = None,
     ) -> Relayed:
         """See `RemoteEngine.relay`."""
         ...
@@ -66,7 +67,7 @@ async def relayed(
     if rules.targets:
         return None
     timeout_s = request.timeout_s or pipeline.timeout_s
-    answer = relay(body, kind=request.kind, stream=stream, timeout_s=timeout_s)
+    answer = relay(body, kind=request.kind, stream=stream, timeout_s=timeout_s, tenant=tenant)
     answer.epoch = rules.epoch
     facts = f"tenant={tenant} profile={chosen.name} engine={engine.name} epoch={rules.epoch}"
     answer.when_closed(partial(_note, facts, time.monotonic()))

@@ -6,6 +6,7 @@ model; the ``elision`` report stands in the last one, if the caller asked for it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -231,10 +232,13 @@ def traced(entries: tuple[TokenTrace, ...]) -> dict[str, Any]:
 
 
 def _chat_choice(choice: Choice, logprobs: bool) -> dict[str, Any]:
-    said = {"role": "assistant", "content": _content(choice), "refusal": None}
+    message = _called(choice.message)
+    if choice.finish == "content_filter":
+        message = _unbroken(message)
+    said = {"role": "assistant", "content": _content(choice.text, message), "refusal": None}
     found = {
         "index": choice.index,
-        "message": said | _called(choice.message),
+        "message": said | message,
         "logprobs": chat_logprobs(choice.logprobs) if logprobs else None,
         "finish_reason": choice.finish,
     }
@@ -248,9 +252,30 @@ def _beside(extra: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _content(choice: Choice) -> str | None:
+def _content(text: str, message: Mapping[str, Any]) -> str | None:
     """Return what the message says; null where only something else is said, as with OpenAI."""
-    return None if any(choice.message.values()) and not choice.text else choice.text
+    return None if any(message.values()) and not text else text
+
+
+def _unbroken(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a refused *message* without calls that the refusal cut off: clients would run them.
+
+    Of a call whose input is no JSON nobody can tell, so it goes as well.
+    """
+    told = dict(message)
+    told["tool_calls"] = [call for call in told.pop("tool_calls", None) or () if _is_whole(call)]
+    if not told["tool_calls"]:
+        del told["tool_calls"]
+    if "function_call" in told and not _is_whole({"function": told["function_call"]}):
+        del told["function_call"]
+    return told
+
+
+def _is_whole(call: Mapping[str, Any]) -> bool:
+    try:
+        return isinstance(json.loads((call.get("function") or {}).get("arguments") or ""), dict)
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def _called(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,19 +104,28 @@ def connect(
 
 
 def chat_model(model: str | None = None, **options: Any) -> ChatElision:
-    """Return a LangChain chat model over a model of this machine.
+    """Return a LangChain chat model over a model of this machine; its ``close`` ends both.
 
     Args:
         model: See `load`.
-        **options: ``client`` for one that exists; ``profile``, ``temperature``, ``max_tokens`` ...
+        **options: ``client`` for one that exists, and stays its owner's to close;
+            ``profile``, ``temperature``, ``max_tokens`` ...
 
     Raises:
         MissingExtraError: If the ``agents`` extra is not installed.
     """
     from elision.agents.langchain import ChatElision
 
-    client = options.pop("client", None) or load(model)
-    return ChatElision(client=client, **options)
+    client = options.pop("client", None)
+    if client is not None:
+        return ChatElision(client=client, **options)
+    client = load(model)
+    options.setdefault("owns_client", True)
+    try:
+        return ChatElision(client=client, **options)
+    except BaseException:
+        client.close()
+        raise
 
 
 def _first_model(url: str, key: str | None, *, private: bool) -> str:

@@ -24,7 +24,12 @@ from elision.contract import (
 from elision.errors import RequestError
 from elision.guards.baselines.refusals import refusal_for
 from elision.middleware.alu.audited import Audited
+from elision.middleware.asks import check_text
 from elision.middleware.buffering import hold_all, judge_of
+from elision.middleware.carrying import carried, carrier
+from elision.middleware.forms.compiling import Compiling
+from elision.middleware.forms.form import FREE
+from elision.middleware.forms.formed import Formation, Formed, aloud, check_forms
 from elision.middleware.holding.replies import guarded_replies
 from elision.middleware.paper import PaperGuards
 from elision.middleware.planning import Defence, check_speaks_only
@@ -58,6 +63,7 @@ class Starts:
         self._timeout_s = timeout_s
         self._alu = alu
         self._papers = PaperGuards()
+        self._compiling = Compiling()
 
     async def begin(
         self, engine: Engine, request: Request, defence: Defence, tenant: str
@@ -86,11 +92,31 @@ class Starts:
         profile = defence.profile
         if profile.alu != "off":
             _check_trust(engine, profile)
-            engine = Audited(engine, self._alu, defence.rules, profile)
+            check_text(plan.request, profile.name)
+            engine = Audited(aloud(engine), self._alu, defence.rules, profile)
         elif has_scores(engine):
-            return engine.stream(await self._decoded(engine, plan, defence))
+            return await self._written(engine, plan, defence)
         check_speaks_only(engine, profile, plan.request)
+        if carrier(engine) is not None:
+            plan = await asyncio.to_thread(carried, engine, plan, defence)
         return guarded_replies(engine, plan, defence, refusal=plan.refusal)
+
+    async def _written(
+        self, engine: Engine, plan: Plan, defence: Defence
+    ) -> AsyncGenerator[Delta, None]:
+        """Return the reply of an engine that decodes here; where it has a form, as messages."""
+        formation = Formation.of(plan.request, engine)
+        is_searched = defence.profile.decoder == "beam"
+        if formation is None or (is_searched and formation.form == FREE):
+            return engine.stream(await self._decoded(engine, plan, defence))
+        assert engine.lexicon is not None
+        check_forms(engine, plan, defence.profile)
+        hides = defence.rules.guard.hides
+        formation = await self._compiling.held(formation, engine.lexicon, hides)
+        plan = await self._decoded(engine, plan, defence)
+        is_json = formation.form.schema is not None
+        formed = Formed(engine, formation)
+        return guarded_replies(formed, plan, defence, refusal=plan.refusal, is_json=is_json)
 
     async def _decoded(self, engine: Engine, plan: Plan, defence: Defence) -> Plan:
         """Return *plan* with everything that acts on scores."""
@@ -108,8 +134,13 @@ class Starts:
 
 
 async def able(engine: Engine, profile: Profile, request: Request) -> Engine:
-    """Return *engine*, or its token loop where *request* needs scores and only that has any."""
-    if has_scores(engine) or not isinstance(engine, Looping) or not _needs(profile, request):
+    """Return *engine*, or its token loop where *request* needs scores and only that has any.
+
+    An engine that carries recipes has them act where it writes.
+    """
+    if has_scores(engine) or not isinstance(engine, Looping) or carrier(engine) is not None:
+        return engine
+    if not _needs(profile, request):
         return engine
     return await engine.loop() or engine
 

@@ -72,7 +72,7 @@ def parse_chat(body: object) -> Parsed:
             Request(
                 kind="chat",
                 messages=messages,
-                continue_final=_continues(fields, messages),
+                continue_final=read_continues(fields, messages),
                 max_tokens=_max_tokens(fields),
                 logprobs=_chat_logprobs(fields),
                 **_common(fields),
@@ -214,7 +214,12 @@ def _stream(fields: Fields) -> tuple[bool, bool]:
         return stream, False
     if not stream:
         raise reject("stream_options", "needs 'stream' to be true")
-    return stream, Fields(value, "stream_options").flag("include_usage")
+    options = Fields(value, "stream_options")
+    # Taken, and only an upstream whose stream is relayed does them: pieces are not padded here
+    # against whoever counts bytes on the line, and usage is known once, at the end.
+    options.flag("include_obfuscation")
+    options.flag("continuous_usage_stats")
+    return stream, options.flag("include_usage")
 
 
 def _options(fields: Fields) -> dict[str, Any]:
@@ -245,7 +250,12 @@ def _options(fields: Fields) -> dict[str, Any]:
     return {key: item for key, item in value.items() if item is not None}
 
 
-def _continues(fields: Fields, messages: tuple[Message, ...]) -> bool:
+def read_continues(fields: Fields, messages: tuple[Message, ...]) -> bool:
+    """Return whether the last of *messages* is an assistant's beginning, to be continued.
+
+    Raises:
+        RequestError: If it is to be, and is not; or if both that and a new message are wanted.
+    """
     continues = fields.flag("continue_final_message")
     opens = fields.flag("add_generation_prompt", absent=not continues)
     if continues == opens:

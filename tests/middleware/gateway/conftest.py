@@ -162,7 +162,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     """Return a way to run a server: ``with served(api_key="k") as server``."""
 
     @contextmanager
-    def run(engine: Any = None, **settings: Any) -> Iterator[Server]:
+    def run(engine: Any = None, *, sentences: Any = None, **settings: Any) -> Iterator[Server]:
         home = {"home": settings.get("home") or tmp_path_factory.mktemp("home")}
         chosen = Settings(**{"host": "127.0.0.1", "port": 0} | settings | home)
         engine = engine or Speaker()
@@ -171,7 +171,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         pipeline = Pipeline(
             engines={engine.name: engine},
             register=register,
-            encoder=BagEncoder(),
+            encoder=sentences or BagEncoder(),
             agentic=Agentic(source, atlas_config(chosen)),
         )
         up = threading.Event()

@@ -35,7 +35,7 @@ BAD = [
     ({"messages": [USER], "model": "speaker", "n": 0}, "n"),
     ({"messages": [USER], "model": "speaker", "temperature": CANARY}, "temperature"),
     ({"messages": [USER], "model": "speaker", "logit_bias": {CANARY: 1}}, "logit_bias"),
-    ({"messages": [USER], "model": "speaker", "tools": [{"type": CANARY}]}, "tools"),
+    ({"messages": [USER], "model": "speaker", "tools": [{"type": CANARY}]}, "tools[0].type"),
     ({"messages": [{"role": CANARY, "content": "a"}], "model": "speaker"}, "messages[0].role"),
     ({"messages": [], "model": "speaker"}, "messages"),
     ({"messages": [USER]}, "model"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import re
 import signal
 import socket
@@ -16,7 +18,7 @@ import pytest
 
 from elision.errors import ConfigError
 from elision.middleware.gateway.auth import is_loopback
-from elision.middleware.gateway.serve import check_exposure, greeting
+from elision.middleware.gateway.serve import check_exposure, greeting, log_to_stderr
 from elision.settings import Settings
 
 _PROGRAM = """
@@ -126,6 +128,29 @@ def test_the_server_closes_the_pipeline_it_was_given(served: Any) -> None:
 
     assert server.engine.closed
     assert not server.pipeline.ready
+
+
+def test_log_lines_go_to_what_standard_error_is_then_and_other_handlers_stay_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = [logging.getLogger(name) for name in ("elision", "uvicorn")]
+    before = [(one.handlers[:], one.level, one.propagate) for one in ours]
+    foreign, closed = logging.NullHandler(), []
+    monkeypatch.setattr(foreign, "close", lambda: closed.append(True))
+    try:
+        for _ in range(2):
+            log_to_stderr()
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "stderr", now := io.StringIO())
+                logging.getLogger("elision.gateway").info("a line")
+                logging.getLogger("uvicorn.access").info("no line")
+            assert now.getvalue().count("INFO elision.gateway a line") == 1
+            assert "no line" not in now.getvalue()
+    finally:
+        for one, (handlers, level, propagates) in zip(ours, before, strict=True):
+            one.handlers[:], one.propagate = handlers, propagates
+            one.setLevel(level)
+    assert closed == []
 
 
 def test_without_its_packages_the_gateway_names_the_extra() -> None:

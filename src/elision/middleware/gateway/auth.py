@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
@@ -84,14 +85,18 @@ class KeyGate:
     page post to a server on the loopback address.
     """
 
-    def __init__(self, app: ASGIApp, *, keyring: Keyring, tenant: str) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keyring: Keyring, tenant: str, origins: Iterable[str] = ()
+    ) -> None:
         """Stand before *app*.
 
         Args:
             app: What is protected.
             keyring: The keys that are accepted.
             tenant: Whose register applies to probes from this machine that send no key.
+            origins: Whose web pages may call though no key is asked for.
         """
+        self._origins = frozenset(origins)
         self._app = app
         self._keyring = keyring
         self._probe = Grant(name=OPEN, tenant=tenant, roles=frozenset({"service"}))
@@ -106,7 +111,7 @@ class KeyGate:
     def _admit(self, scope: Scope) -> Grant:
         headers = Headers(scope=scope)
         if self._keyring.open is not None:
-            _refuse_foreign(headers)
+            _refuse_foreign(headers, self._origins)
             return self._keyring.open
         if scope["path"] in PROBES and is_loopback((scope.get("client") or ("",))[0]):
             return self._probe
@@ -151,9 +156,9 @@ def _sent_key(headers: Headers) -> bytes | None:
     return sent.encode("latin-1") or None
 
 
-def _refuse_foreign(headers: Headers) -> None:
+def _refuse_foreign(headers: Headers, allowed: frozenset[str]) -> None:
     origin = headers.get("origin")
-    if origin is None:
+    if origin is None or origin in allowed:
         return
     host = urlsplit(origin).hostname or ""
     if not is_loopback(host) and host != urlsplit("//" + headers.get("host", "")).hostname:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 LINGER_S = 2.0
 """How long the rest of a body that is too large is read and thrown away."""
 
+DEEPEST = 100
+"""Levels of a body. orjson reads 1,024, and writes 254: what is read is written elsewhere."""
+
 LINES = frozenset({"application/jsonl", "application/x-ndjson", "application/x-jsonlines"})
 """Media types of bodies that are one JSON value a line."""
 
@@ -60,12 +63,31 @@ async def read_lines(request: Request, limit: int) -> list[Any] | None:
 
 def _parsed(data: bytes, what: str) -> Any:
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as exc:
         where = f"line {exc.lineno}, column {exc.colno}"
         message = f"{what} is not valid JSON ({where})"
+    else:
+        # Counted first: next to no body has that many brackets, and most are short of them.
+        if data.count(b"[") + data.count(b"{") <= DEEPEST or not _is_deep(value):
+            return value
+        message = f"{what} is nested more than {DEEPEST} deep; send it flatter"
     # Raised out here, so that the cause, which carries the whole body, is not chained.
     raise RequestError(message, code="invalid_json")
+
+
+def _is_deep(value: object) -> bool:
+    level: list[Any] = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 async def _read(request: Request, limit: int) -> bytes:

@@ -8,12 +8,14 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+from structlog.contextvars import bound_contextvars
 
 from elision.errors import ElisionError
 from elision.middleware.gateway.errors import failure_of
+from elision.middleware.gateway.limits.meter import kind_of
+from elision.middleware.gateway.logs import gateway_log
 from elision.middleware.gateway.metrics import Metrics
 from elision.middleware.gateway.routes import route_label
 
@@ -21,15 +23,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# Wrapped here, not configured globally: whoever embeds the application keeps his own logging.
-_log = structlog.wrap_logger(
-    logging.getLogger("elision.gateway"),
-    processors=[
-        structlog.stdlib.filter_by_level,
-        structlog.processors.KeyValueRenderer(key_order=["event"]),
-    ],
-    wrapper_class=structlog.stdlib.BoundLogger,
-)
 
 
 class _Exchange:
@@ -42,11 +35,14 @@ class _Exchange:
         self.failure: Exception | None = None
         self.began = time.perf_counter()
         self._send = send
+        self._state: dict[str, Any] = scope.setdefault("state", {})
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             MutableHeaders(scope=message)["x-request-id"] = self.id
+            if (meter := self._state.get("meter")) is not None:
+                meter.stamp(message["headers"])
         await self._send(message)
 
     def _outcome(self) -> str:
@@ -62,8 +58,10 @@ class _Exchange:
         if self.failure is not None:
             facts["error"] = type(self.failure).__name__
             metrics.failures.labels(_label(self.failure)).inc()
+            if (kind := kind_of(self.failure)) is not None:
+                metrics.rate_limited.labels(kind).inc()
         level = logging.INFO if not _unforeseen(self.failure) else logging.ERROR
-        _log.log(level, "request", **facts, ms=round(seconds * 1e3, 1))
+        gateway_log.log(level, "request", **facts, ms=round(seconds * 1e3, 1))
 
 
 class Boundary:
@@ -81,7 +79,8 @@ class Boundary:
             return
         exchange = _Exchange(scope, send)
         state = scope.setdefault("state", {})
-        with self._metrics.in_flight.labels(exchange.route).track_inprogress():
+        in_flight = self._metrics.in_flight.labels(exchange.route).track_inprogress()
+        with in_flight, bound_contextvars(request_id=exchange.id):
             try:
                 await self._app(scope, receive, exchange.send)
                 exchange.failure = state.get("failure")

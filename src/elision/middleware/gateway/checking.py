@@ -61,7 +61,7 @@ def _relevant(active: tuple[ForgetTarget, ...], key: str, model: str) -> tuple[s
     return key if by_key else "", model if by_model else ""
 
 
-@router.post("/v1/check", responses=answers(CHECKED, 400, 403), openapi_extra=takes(TO_CHECK))
+@router.post("/v1/check", responses=answers(CHECKED, 400, 403, 429), openapi_extra=takes(TO_CHECK))
 async def check_text(request: Request) -> Response:
     """Judge a text or a conversation over every normal form and decoder; nothing is generated."""
     service = service_of(request)

@@ -111,6 +111,7 @@ def failure_of(exc: Exception) -> Failure:
         message="the server failed on this request; its log has the id of x-request-id",
         kind="server_error",
         code="internal_error",
+        headers={"x-should-retry": "false"},  # a fault of ours is one again
     )
 
 
@@ -133,6 +134,7 @@ def _headers(exc: ElisionError) -> dict[str, str]:
         headers["connection"] = "close"  # the rest of the body is still on its way
     if isinstance(exc, BusyError):
         headers["retry-after"] = str(max(1, math.ceil(exc.retry_after_s)))
+        headers["retry-after-ms"] = str(max(1, math.ceil(exc.retry_after_s * 1e3)))
     if exc.status >= 429:
         # openai-python repeats every 5xx twice unless told; a guard that broke breaks again.
         headers["x-should-retry"] = "true" if exc.retryable else "false"

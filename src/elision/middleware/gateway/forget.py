@@ -21,10 +21,12 @@ from elision.middleware.gateway.body import read_json
 from elision.middleware.gateway.service import Service, answer, grant_of, service_of, tenant_of
 from elision.middleware.gateway.shapes import (
     EVALUATED,
+    MANY_EVALUATED,
     MANY_REGISTERED,
     REGISTERED,
     TARGET_BODY,
     answers,
+    list_of,
     takes,
 )
 
@@ -36,8 +38,9 @@ router = APIRouter(prefix="/v1/forget", tags=["forget"])
 
 MAX_BATCH = 10_000
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_ANSWERS = answers(REGISTERED, 400, 403, 409, 413, status=201) | {
-    200: answers(EVALUATED)[200] | {"description": "Evaluated, not stored (dry_run)"}
+_ANSWERS = answers({"anyOf": [REGISTERED, MANY_REGISTERED]}, 400, 403, 409, 413, status=201) | {
+    200: answers({"anyOf": [EVALUATED, MANY_EVALUATED]})[200]
+    | {"description": "Evaluated, not stored (dry_run)"}
 }
 
 
@@ -46,7 +49,7 @@ _ANSWERS = answers(REGISTERED, 400, 403, 409, 413, status=201) | {
     status_code=201,
     response_model=None,
     responses=_ANSWERS,
-    openapi_extra=takes(TARGET_BODY),
+    openapi_extra=takes({"anyOf": [TARGET_BODY, list_of(TARGET_BODY) | {"minItems": 1}]}),
 )
 async def add_target(
     request: Request,
@@ -76,7 +79,8 @@ async def add_target(
     "/batch",
     status_code=201,
     response_model=None,
-    responses=answers(MANY_REGISTERED, 400, 403, 409, 413, status=201),
+    responses=answers(MANY_REGISTERED, 400, 403, 409, 413, status=201)
+    | {200: answers(MANY_EVALUATED)[200] | {"description": "Evaluated, not stored (dry_run)"}},
     openapi_extra=takes({"type": "object", "properties": {"targets": {"type": "array",
                          "items": TARGET_BODY}}, "required": ["targets"]}),
 )  # fmt: skip

@@ -85,7 +85,9 @@ _BLOCKED: dict[str, Any] = {"action": "BLOCKED", "blocked_reason": REFUSAL}
 
 
 @router.post(
-    ROUTE, responses=answers(_ANSWERED, 400, 403, 413, 500), openapi_extra=takes(_ASKED) | _OPTIONS
+    ROUTE,
+    responses=answers(_ANSWERED, 400, 403, 413, 429, 500),
+    openapi_extra=takes(_ASKED) | _OPTIONS,
 )
 async def apply_guardrail(request: Request) -> Response:
     """Judge a prompt or a reply for LiteLLM; every text is judged from its beginning."""

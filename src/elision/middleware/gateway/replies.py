@@ -15,6 +15,7 @@ from starlette.responses import Response
 from elision.contract import Completion, Delta, Usage, collect
 from elision.errors import PermissionDeniedError
 from elision.middleware.gateway.body import read_json
+from elision.middleware.gateway.limits.meter import meter_of
 from elision.middleware.gateway.relaying import RelayStream, relay_whole
 from elision.middleware.gateway.service import (
     EPOCH_HEADER,
@@ -71,14 +72,20 @@ async def reply(request: Request, shape: Shape) -> Response:
     service = service_of(request)
     body = await read_json(request, service.settings.body_limit_bytes)
     parsed = shape.parse(body)
-    tenant = _tenant(request, parsed)
-    if (answer := await _relayed(request, service, parsed, body)) is not None:
+    tenant = bound_tenant(request, parsed)
+    meter = meter_of(request)
+    await meter.ask(parsed.requests, service.pipeline)
+    # An upstream counts a stream for those alone who ask: else nobody knew what the key has used.
+    counted = not meter.counts_tokens or not parsed.stream or parsed.include_usage
+    if counted and (answer := await _relayed(request, service, parsed, body)) is not None:
         if parsed.stream:
-            return RelayStream(answer, service.metrics, began)
-        return await relay_whole(request, answer, service.metrics, began)
+            return RelayStream(answer, service.metrics, began, meter)
+        return await relay_whole(request, answer, service.metrics, began, meter)
     head = _head(service, shape, parsed)
+    if meter.observed is not None:
+        meter.observed.id = head.id
     guarded = service.shadow.watch(in_turn(service, parsed, grant_of(request)), tenant)
-    deltas = service.metrics.watch(guarded, began)
+    deltas = service.metrics.watch(guarded, began, meter)
     if parsed.stream:
         # Read before the guard is: what is compiled then is at least as new.
         epoch = await service.pipeline.epoch(tenant)
@@ -147,7 +154,12 @@ def _sum(usage: Usage, more: Usage | None) -> Usage:
     )
 
 
-def _tenant(request: Request, parsed: Parsed) -> str:
+def bound_tenant(request: Request, parsed: Parsed) -> str:
+    """Return the tenant that the caller's key is bound to.
+
+    Raises:
+        PermissionDeniedError: If he asks for another one.
+    """
     tenant = tenant_of(request)
     if parsed.request.options.get("tenant", tenant) != tenant:
         raise PermissionDeniedError(

@@ -50,10 +50,19 @@ PERMITTED: Mapping[tuple[str, str], frozenset[Role]] = MappingProxyType(
     {
         ("POST", "/v1/chat/completions"): _SERVICE,
         ("POST", "/v1/completions"): _SERVICE,
+        ("POST", "/v1/responses"): _SERVICE,
+        ("GET", "/v1/responses/{id}"): _SERVICE,
+        ("DELETE", "/v1/responses/{id}"): _SERVICE,
+        ("GET", "/v1/responses/{id}/input_items"): _SERVICE,
+        ("POST", "/v1/embeddings"): _SERVICE,
+        ("POST", "/tokenize"): _SERVICE,
+        ("POST", "/detokenize"): _SERVICE,
+        ("GET", "/tokenizer_info"): _SERVICE,
         ("POST", "/v1/check"): _CHECKERS,
         ("POST", "/beta/litellm_basic_guardrail_api"): _SERVICE,
         ("GET", "/v1/models"): _EVERYONE,
         ("GET", "/v1/models/{id}"): _EVERYONE,
+        ("GET", "/v1/engines"): _INSPECTORS,
         ("POST", "/v1/forget"): _PROPOSERS,
         ("GET", "/v1/forget"): _READERS,
         ("POST", "/v1/forget/batch"): _PROPOSERS,
@@ -94,7 +103,9 @@ PERMITTED: Mapping[tuple[str, str], frozenset[Role]] = MappingProxyType(
 """Method and route, and the roles any one of which is enough."""
 
 _LABELS = frozenset(label for _, label in PERMITTED)
-_WITH_IDS = ("/v1/forget", "/v1/memory/records", "/v1/memory/erasures", "/v1/episodes")
+_WITH_IDS = (
+    "/v1/forget", "/v1/memory/records", "/v1/memory/erasures", "/v1/episodes", "/v1/responses",
+)  # fmt: skip
 
 
 def route_label(path: str) -> str:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import gc
-import logging.config
+import logging
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import uvicorn
 
 from elision.errors import ConfigError
 from elision.middleware.gateway.app import create_app
 from elision.middleware.gateway.auth import is_loopback
+from elision.middleware.gateway.logs import FORMATTERS, LogFormat
 
 if TYPE_CHECKING:
     from elision.middleware.pipeline import Pipeline
@@ -33,16 +35,20 @@ MAX_FILES = 65_536
 GARBAGE = 10_000
 """New containers after which cycles are looked for; Python's default is 700, ten chunks' worth."""
 
-_LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "loggers": {
-        "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
-        "elision": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-    },
-}
+_LEVELS = {"uvicorn": logging.WARNING, "elision": logging.INFO}
+"""Whose lines are told, and from which level on."""
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at that moment, and leaves it open."""
+
+    def __init__(self, log_format: LogFormat) -> None:
+        super().__init__()
+        self.setFormatter(FORMATTERS[log_format]())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class Listener(uvicorn.Server):
@@ -82,8 +88,9 @@ class Listener(uvicorn.Server):
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=GRACE_S,
         )
-        # Its lines carry whole paths, whoever has set it up; the boundary writes its own.
-        logging.getLogger("uvicorn.access").disabled = True
+        # Their lines carry paths and headers, whoever has set them up; the boundary writes its own.
+        for name in ("uvicorn.access", "uvicorn.asgi"):
+            logging.getLogger(name).disabled = True
         super().__init__(config)
         self._announce = announce
         self._socket = _bind(settings.host, settings.port)
@@ -117,7 +124,7 @@ def serve(
     Raises:
         ConfigError: As in `Listener`.
     """
-    log_to_stderr()
+    log_to_stderr(settings.log_format)
     settle()
     model = next(iter(pipeline.models()), settings.model)
 
@@ -140,9 +147,17 @@ def settle() -> None:
     gc.set_threshold(GARBAGE)
 
 
-def log_to_stderr() -> None:
-    """Send the log lines of Elision and uvicorn to standard error."""
-    logging.config.dictConfig(_LOGGING)
+def log_to_stderr(log_format: LogFormat = "text") -> None:
+    """Send the log lines of Elision and uvicorn to standard error; other loggers stay as they are.
+
+    By hand, because `logging.config` closes every handler of the process, whoever made it.
+    """
+    handler = _Stderr(log_format)
+    for name, level in _LEVELS.items():
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
 
 
 def greeting(url: str, model: str, *, keyed: bool) -> str:

@@ -150,6 +150,17 @@ class EventStream(Response):
         """Take note that a piece leaves; return whether it is known to be the last."""
         return False
 
+    def told(self, exc: Exception) -> bytes:
+        """Return what is sent of an error on the way."""
+        return b"data: " + failure_of(exc).body() + b"\n\n"
+
+    def _last_words(self, exc: Exception) -> bytes:
+        """Return what is sent of *exc*, whatever `told` meets: no stream ends without a word."""
+        try:
+            return self.told(exc)
+        except Exception:
+            return EventStream.told(self, exc)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream until its end or the client's.
 
@@ -177,7 +188,7 @@ class EventStream(Response):
             if not self._open:
                 raise
             scope["state"]["failure"] = exc
-            await self._write(send, b"data: " + failure_of(exc).body() + b"\n\n", loop)
+            await self._write(send, self._last_words(exc), loop)
         finally:
             await self._still()
         if not self._open:

@@ -47,6 +47,9 @@ async def import_targets(request: Request) -> Response:
             param="content-type",
             code="invalid_type",
         )
+    for n, line in enumerate(lines, start=1):
+        if not isinstance(line, dict):
+            raise RequestError(f"line {n} of the body is no object; send an export as it was made")
     register = service.register
     done = await asyncio.to_thread(register.import_, grant.tenant, lines, actor=grant.name)
     epoch = await asyncio.to_thread(register.epoch, grant.tenant)

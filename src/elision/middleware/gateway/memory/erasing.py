@@ -30,7 +30,8 @@ _CONDITIONS = ("namespace", "ids", "subject", "kinds", "older_than_s", "target")
 @router.post(
     "/v1/memory/erase",
     response_model=None,
-    responses=answers(shapes.ERASED, 400, 403, 404) | answers(shapes.ERASED, status=202),
+    responses=answers({"anyOf": [shapes.ERASED, shapes.PLANNED]}, 400, 403, 404)
+    | answers(shapes.ERASED, status=202),
     openapi_extra=takes(shapes.SELECTOR),
 )
 async def erase_memory(request: Request) -> Response:
