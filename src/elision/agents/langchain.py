@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, closing, contextmanager
-from typing import Any, Protocol, runtime_checkable
+from contextlib import aclosing, closing
+from typing import Any, Self, cast
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
-from elision.contract import Delta, Message
-from elision.errors import BusyError, ElisionError, EngineError, MissingExtraError, RequestError
+from elision.contract import Delta
+from elision.errors import EngineError, MissingExtraError, RequestError
 
 try:
     from langchain_core.caches import BaseCache
@@ -20,54 +25,41 @@ try:
         AsyncCallbackManagerForLLMRun,
         CallbackManagerForLLMRun,
     )
-    from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
-    from langchain_core.messages import (
-        AIMessageChunk,
-        BaseMessage,
-        message_chunk_to_message,
+    from langchain_core.language_models import (
+        BaseChatModel,
+        LangSmithParams,
+        LanguageModelInput,
+        ModelProfile,
     )
-    from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks
+    from langchain_core.messages import AIMessage, BaseMessage
     from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+    from langchain_core.runnables import Runnable
 
+    from elision.agents.langchain_asking import ChatClient as ChatClient
+    from elision.agents.langchain_asking import aask, ask
+    from elision.agents.langchain_binding import ToolChoice, ToolLike, chosen, described
+    from elision.agents.langchain_chunks import Chunks, whole
     from elision.agents.langchain_messages import to_messages
+    from elision.agents.langchain_output import Method, Schema, asked_for, bound, parser_of
 except ImportError as exc:
     raise MissingExtraError("langchain-core", extra="agents") from exc
-
-_TOOL_OPTIONS = ("tools", "tool_choice", "functions", "function_call")
-_RETRY_S = 0.5
-"""Wait before a new try where the error names none; openai-python's first wait."""
-
-
-@runtime_checkable
-class ChatClient(Protocol):
-    """What `ChatElision` speaks through: what ``elision.load`` and ``elision.connect`` return.
-
-    Attributes:
-        model: Name of the model behind it.
-    """
-
-    model: str
-
-    def stream(self, messages: Sequence[Message], **options: Any) -> Iterator[Delta]:
-        """Yield a guarded reply to *messages*; the options go by OpenAI's names."""
-        ...
-
-    def astream(self, messages: Sequence[Message], **options: Any) -> AsyncIterator[Delta]:
-        """Yield the same without blocking the event loop."""
-        ...
 
 
 class ChatElision(BaseChatModel):
     """A chat model whose replies passed Elision's pipeline, streamed or not.
 
     ``response_metadata`` of a reply holds ``finish_reason``, ``model_name`` and ``elision``, the
-    report of what ran. Text only: tools, tool messages and images are refused.
+    report of what ran. Tools, formats and images go to the engine in OpenAI's form; what it does
+    not do is refused by name.
 
     LangChain uses the name ``profile`` for facts about a model, so ours is kept in
     ``elision_profile``; ``ChatElision(profile="guarded")`` sets it all the same.
 
     Attributes:
         client: What `elision.load` or `elision.connect` returned.
+        owns_client: Whether `close`, or leaving a ``with`` block, closes the client too.
+        model: ``ALIAS`` or ``ALIAS@PROFILE`` to ask for; None: the client's own. A call may name
+            another one; what the client does not serve is refused.
         elision_profile: Composition to run; None takes the client's.
         temperature: Divides the scores; 0 is greedy.
         max_tokens: Most tokens to write.
@@ -87,6 +79,8 @@ class ChatElision(BaseChatModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     client: ChatClient = Field(exclude=True, repr=False)
+    owns_client: bool = Field(default=False, exclude=True, repr=False)
+    model: str | None = None
     elision_profile: str | None = None
     temperature: float | None = Field(default=None, ge=0)
     max_tokens: PositiveInt | None = None
@@ -116,10 +110,12 @@ class ChatElision(BaseChatModel):
         settings.update(client=client, profile=profile)
         super().__init__(**settings)
 
+    # --- what it is ------------------------------------------------------------------------------
+
     @property
     def model_name(self) -> str:
-        """Name of the model behind the client."""
-        return self.client.model
+        """Name of the model that is asked, without a profile."""
+        return _alias(self.model or self.client.model)
 
     @property
     def _llm_type(self) -> str:
@@ -134,6 +130,64 @@ class ChatElision(BaseChatModel):
         params["ls_provider"] = "elision"
         return params
 
+    # --- tools and formats -----------------------------------------------------------------------
+
+    def bind_tools(
+        self,
+        tools: Sequence[ToolLike],
+        *,
+        tool_choice: ToolChoice = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Return this model, with *tools* that it may call.
+
+        Args:
+            tools: Functions, Pydantic classes, LangChain's tools, or OpenAI's descriptions.
+            tool_choice: ``any``, ``required`` or true: it must call one; a name: that one;
+                ``auto``, ``none``.
+            strict: Whether OpenAI's strict mode is asked for; a model of this machine always
+                keeps to a tool's schema.
+            **kwargs: Further options, such as ``parallel_tool_calls``.
+
+        Raises:
+            RequestError: If *tool_choice* names a tool that is not there.
+        """
+        known = described(tools, strict=strict)
+        choice = chosen(tool_choice, known)
+        asked = {"tools": known or None, "tool_choice": choice}
+        return self.bind(**{k: v for k, v in asked.items() if v is not None}, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: Schema | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Return this model, with replies read into objects.
+
+        Args:
+            schema: A Pydantic class, whose objects come back; or a ``TypedDict``, JSON schema or
+                OpenAI tool, by which plain dicts do. None only with ``json_mode``.
+            method: ``json_schema``; ``function_calling``: by the arguments of a call;
+                ``json_mode``: any JSON object, and the prompt has to say which.
+            include_raw: Whether ``{"raw", "parsed", "parsing_error"}`` come back, and a reply
+                that does not fit is no error.
+            strict: See `bind_tools`.
+            **kwargs: Further options.
+
+        Raises:
+            ConfigError: If there is no schema and *method* needs one.
+        """
+        asked = asked_for(schema, method, strict=strict)
+        parser = parser_of(schema, method)
+        return bound(self.bind(**asked, **kwargs), parser, include_raw=include_raw)
+
+    # --- asking ----------------------------------------------------------------------------------
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -141,7 +195,8 @@ class ChatElision(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return self._result(list(self._ask(messages, self._options(stop, kwargs))))
+        options = self._options(stop, kwargs)
+        return self._result([*self._ask(messages, options)], options)
 
     async def _agenerate(
         self,
@@ -150,8 +205,8 @@ class ChatElision(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        deltas = self._aask(messages, self._options(stop, kwargs))
-        return self._result([delta async for delta in deltas])
+        options = self._options(stop, kwargs)
+        return self._result([delta async for delta in self._aask(messages, options)], options)
 
     def _stream(
         self,
@@ -160,9 +215,12 @@ class ChatElision(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        with closing(self._ask(messages, _single(self._options(stop, kwargs)))) as deltas:
+        options = _single(self._options(stop, kwargs))
+        chunks = self._chunks(options)
+        with closing(self._ask(messages, options)) as deltas:
             for delta in deltas:
-                yield ChatGenerationChunk(message=self._chunk(delta))
+                for chunk in chunks.of(delta):
+                    yield ChatGenerationChunk(message=chunk)
 
     async def _astream(
         self,
@@ -172,46 +230,26 @@ class ChatElision(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         options = _single(self._options(stop, kwargs))
+        chunks = self._chunks(options)
         async with aclosing(self._aask(messages, options)) as deltas:
             async for delta in deltas:
-                yield ChatGenerationChunk(message=self._chunk(delta))
+                for chunk in chunks.of(delta):
+                    yield ChatGenerationChunk(message=chunk)
 
     def _ask(
-        self, messages: Sequence[BaseMessage], options: Mapping[str, Any]
+        self, messages: list[BaseMessage], options: Mapping[str, Any]
     ) -> Generator[Delta, None, None]:
-        """Yield the client's deltas; ask again while it is busy and nothing has come yet."""
-        asked = to_messages(messages)
-        for left in range(self.max_retries, -1, -1):
-            said = False
-            with _closing(self.client.stream(asked, **options)) as deltas:
-                try:
-                    for delta in deltas:
-                        said = True
-                        yield delta
-                    return
-                except ElisionError as error:
-                    wait_s = _wait_s(error, final=said or not left)
-            time.sleep(wait_s)
+        return ask(self.client, to_messages(messages), options, retries=self.max_retries)
 
-    async def _aask(
+    def _aask(
         self, messages: Sequence[BaseMessage], options: Mapping[str, Any]
     ) -> AsyncGenerator[Delta, None]:
-        asked = to_messages(messages)
-        for left in range(self.max_retries, -1, -1):
-            said = False
-            async with _aclosing(self.client.astream(asked, **options)) as deltas:
-                try:
-                    async for delta in deltas:
-                        said = True
-                        yield delta
-                    return
-                except ElisionError as error:
-                    wait_s = _wait_s(error, final=said or not left)
-            await asyncio.sleep(wait_s)
+        return aask(self.client, to_messages(messages), options, retries=self.max_retries)
 
     def _options(self, stop: list[str] | None, call: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the client is told: this model's settings, overruled by the *call*'s."""
         own = {
+            "model": self.model,
             "profile": self.elision_profile,
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
@@ -223,73 +261,39 @@ class ChatElision(BaseChatModel):
         }
         options = {**own, **self.model_kwargs, **call}
         options.pop("stream", None)  # LangChain's word to itself: stream or not
-        for name in _TOOL_OPTIONS:
-            if options.get(name):
-                raise RequestError(f"{name!r} was given; only text is guarded here", param=name)
         return {name: value for name, value in options.items() if value is not None}
 
-    def _chunk(self, delta: Delta) -> AIMessageChunk:
-        """Return *delta* as a piece of a message; the one that carries usage is the last."""
-        finish = {} if delta.finish is None else {"finish_reason": delta.finish}
-        if delta.usage is None:
-            return AIMessageChunk(content=delta.text, response_metadata=finish)
-        return AIMessageChunk(
-            content=delta.text,
-            response_metadata={
-                **finish,
-                "model_name": self.model_name,
-                "model_provider": "elision",
-                "elision": dict(delta.report or {}),
-            },
-            usage_metadata=UsageMetadata(
-                input_tokens=delta.usage.prompt_tokens,
-                output_tokens=delta.usage.completion_tokens,
-                total_tokens=delta.usage.total_tokens,
-            ),
-            chunk_position="last",
-        )
+    def _chunks(self, options: Mapping[str, Any]) -> Chunks:
+        return Chunks(self._named(options), blocks=self.output_version == "v1")
 
-    def _result(self, deltas: Sequence[Delta]) -> ChatResult:
-        """Join *deltas* by the rules that LangChain joins a stream by, so both read the same."""
-        chunks: dict[int, list[AIMessageChunk]] = {}
-        for delta in deltas:
-            chunks.setdefault(delta.choice, []).append(self._chunk(delta))
-        if not chunks:
+    def _named(self, options: Mapping[str, Any]) -> str:
+        return _alias(options.get("model", self.model_name))
+
+    def _result(self, deltas: list[Delta], options: Mapping[str, Any]) -> ChatResult:
+        messages = whole(self._named(options), deltas)
+        if not messages:
             raise EngineError(f"the client of {self.model_name!r} ended without a reply")
-        whole = (add_ai_message_chunks(*chunks[choice]) for choice in sorted(chunks))
-        messages = (message_chunk_to_message(message) for message in whole)
         return ChatResult(generations=[ChatGeneration(message=message) for message in messages])
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the client if it is this model's own. Idempotent."""
+        if self.owns_client:
+            cast("Any", self.client).close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _alias(model: str) -> str:
+    return model.partition("@")[0]
 
 
 def _single(options: dict[str, Any]) -> dict[str, Any]:
     if options.get("n", 1) != 1:
         raise RequestError(f"n is {options['n']}; a stream carries one reply", param="n")
     return options
-
-
-def _wait_s(error: ElisionError, *, final: bool) -> float:
-    """Return how long to wait before asking again; raise *error* if that would not help."""
-    if final or not error.retryable:
-        raise error
-    return error.retry_after_s if isinstance(error, BusyError) else _RETRY_S
-
-
-@contextmanager
-def _closing(deltas: Iterator[Delta]) -> Iterator[Iterator[Delta]]:
-    """Lend *deltas* and close them, so that a reader who leaves early ends the request."""
-    try:
-        yield deltas
-    finally:
-        close = getattr(deltas, "close", None)
-        if close is not None:
-            close()
-
-
-@asynccontextmanager
-async def _aclosing(deltas: AsyncIterator[Delta]) -> AsyncIterator[AsyncIterator[Delta]]:
-    try:
-        yield deltas
-    finally:
-        close = getattr(deltas, "aclose", None)
-        if close is not None:
-            await close()
