@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 MODEL ?= smollm2-135m
 PORT  ?= 8000
 
-.PHONY: serve test test-slow test-vllm lint bench wheel clean
+.PHONY: serve test test-slow fuzz test-vllm lint bench wheel clean
 
 serve: .venv/.serve ## Pull the model and serve it on 127.0.0.1:8000
 	.venv/bin/elision serve --model $(MODEL) --port $(PORT)
@@ -18,6 +18,9 @@ test: lint .venv/.pulled ## Everything but the tests marked slow or vllm
 
 test-slow: .venv/.pulled .venv-clients/.made ## The tests marked slow
 	ELISION_REQUIRE_CLIENTS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "slow and not vllm"
+
+fuzz: .venv/.dev ## 2,000 requests made out of the gateway's own description
+	ELISION_FUZZ_CASES=2000 $(PY) -m pytest -q tests/middleware/gateway/test_fuzz.py
 
 test-vllm: .venv/.pulled .venv-vllm/.ready ## The tests marked vllm, against a real one on the CPU
 	ELISION_REQUIRE_VLLM=1 $(PY) -m pytest -q -m vllm tests/vllm
@@ -60,7 +63,9 @@ clean:
 	.venv/bin/elision pull all-minilm-l6-v2
 	touch $@
 
-.venv-clients/.made: .ci/clients.txt ## Other people's clients, which some slow tests run
+.venv-clients/.made: .ci/clients.txt .ci/clients-openai3.txt ## Other people's clients, which some slow tests run
 	python3 -m venv .venv-clients
-	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	python3 -m venv .venv-clients/openai3
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r .ci/clients.txt
+	.venv-clients/openai3/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r .ci/clients-openai3.txt
 	touch $@
