@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, OpenAI
 from elision.contract import Plan, Request, Sampling, collect
 from elision.testing.scripted import ScriptedEngine
 from elision.testing.upstream import ScriptedUpstream
-from elision.testing.upstream_speech import Tail
+from elision.testing.upstream_tail import Tail
 
 ASK: Any = [{"role": "user", "content": "What is the capital of France?"}]
 GREEDY: Any = {"model": "scripted", "messages": ASK, "temperature": 0}
