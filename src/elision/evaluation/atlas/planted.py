@@ -49,7 +49,8 @@ async def measure(world: SimWorld, home: Path, *, seed: int) -> tuple[Measured, 
     Args:
         world: Its entries are planted, provisional.
         home: An empty folder for the memory.
-        seed: Of order, luck and withholding.
+        seed: Of order and luck. What is withheld also follows the ids of episodes, which are new
+            in each run.
     """
     config = AtlasConfig(forced_lane=Lane.AUTO, success_from=1.0, advice=AdviceConfig(seed=seed))
     with Memory.open(home, snapshots=False) as memory:
