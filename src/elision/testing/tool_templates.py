@@ -87,6 +87,8 @@ def tool_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Return a tokenizer with a template that takes tools.
 
+    Mistral's has one token more, as there: ``[TOOL_CALLS]``, which writes nothing in a reply.
+
     Args:
         family: Whose template it is like.
         texts: What `word_tokenizer` learns from; by default it is `byte_tokenizer`.
@@ -96,4 +98,6 @@ def tool_tokenizer(
     """
     tokenizer = word_tokenizer(texts) if texts else byte_tokenizer()
     tokenizer.chat_template = TEMPLATES[family]
+    if family == "mistral":
+        tokenizer.add_special_tokens({"additional_special_tokens": ["[TOOL_CALLS]"]})
     return tokenizer

@@ -58,8 +58,19 @@ def test_a_template_that_names_thoughts_has_them_whatever_else_it_writes() -> No
 
 @pytest.mark.parametrize("family", TEMPLATES)
 def test_a_model_knows_its_dialect_and_whether_its_prompts_begin_a_thought(family: Family) -> None:
-    found = CausalModel(tiny_model(), tool_tokenizer(family), name="tiny").dialect
+    tokenizer = tool_tokenizer(family)
+    found = CausalModel(tiny_model(vocab_size=260), tokenizer, name="tiny").dialect
 
     assert found.takes_tools
+    assert found.calls_mark_id == (259 if family == "mistral" else None)
     assert (found.think is not None) == (family in {"thinking", "opened"})
     assert found.opens_thought == (family == "opened")
+
+
+def test_a_token_that_writes_its_name_begins_no_calls() -> None:
+    tokenizer = tool_tokenizer("hermes")
+    tokenizer.chat_template = TEMPLATES["mistral"]
+    tokenizer.add_tokens(["[TOOL_CALLS]"])
+    found = CausalModel(tiny_model(vocab_size=260), tokenizer, name="tiny").dialect
+
+    assert (found.name, found.calls_mark_id) == (MISTRAL.name, None)

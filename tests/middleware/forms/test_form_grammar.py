@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from llguidance import LLMatcher
 
 from elision.contract import Choice, Delta, Request, collect
 from elision.errors import RequestError
@@ -47,6 +48,10 @@ def may_be(source: str | None, text: str) -> tuple[bool, bool]:
     matcher = Compiler.of(LEXICON).matcher(source)
     assert not matcher.is_error(), matcher.get_error()
     return Compiler.of(LEXICON).read(matcher, text), matcher.is_accepting()
+
+
+def allows(matcher: LLMatcher, token: int) -> bool:
+    return bool(int.from_bytes(matcher.compute_bitmask(), "little") >> token & 1)
 
 
 def written_by_chance(source: str, draw: random.Random, *, limit: int = 1000) -> str | None:
@@ -130,6 +135,43 @@ def test_whoever_may_call_writes_any_text_or_calls(name: str) -> None:
         assert may_be(source, "<think>\nor <tool_call>?\n</think>\n\nHi.") == (True, True)
         assert may_be(source, f"<think>Hm.</think>{call}") == (True, True)
         assert may_be(source, "<think>\nHm")[1] is False
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "bare thinking"])
+def test_white_space_before_a_bare_call_is_none_of_the_text(name: str) -> None:
+    dialect = DIALECTS[name]
+    source = source_of(MAY, dialect)
+    call = dialect.calls_begin + dialect.head("find") + '{"city": "x"}' + dialect.tail
+    call += dialect.calls_end
+
+    assert may_be(source, f" \n{call}") == (True, True)
+    assert may_be(source, " \nHello") == (True, True)
+    assert check_calls(message_of(f" \n{call}", MAY, dialect), {"find"}) == 1
+    assert message_of(" \nHello", MAY, dialect).text == " \nHello"
+    assert message_of(" ", MAY, dialect).text == " "
+
+
+@pytest.mark.parametrize("form", [MUST, MAY, replace(MAY, schema=SCHEMA)])
+def test_behind_the_token_that_begins_calls_nothing_but_calls_is_written(form: Form) -> None:
+    dialect = replace(MISTRAL, calls_mark_id=256)
+    source = source_of(form, dialect)
+    assert source is not None
+    compiler = Compiler.of(LEXICON)
+    call = "[" + dialect.head("find") + '{"city": "x"}' + dialect.tail + "]"
+
+    for before in ("", " "):
+        matcher = compiler.matcher(source)
+        assert matcher.consume_token(256)
+        assert not matcher.is_accepting()
+        assert not allows(matcher, 256)
+        assert not allows(matcher, ord("H"))
+        assert compiler.read(matcher, before + call)
+        assert matcher.is_accepting()
+    begun = compiler.matcher(source)
+    assert compiler.read(begun, "[" if form is MUST else '{"')
+    assert not allows(begun, 256)
+    assert may_be(source, call) == (True, True)  # without it, too
+    assert not allows(compiler.matcher(str(source_of(form, MISTRAL))), 256)
 
 
 @pytest.mark.parametrize("name", ["hermes", "thinking"])

@@ -67,7 +67,7 @@ def pipeline(engine: LocalEngine, home: Path, action: Action | None = None) -> P
 
 
 def tiny(family: Family = "hermes", **more: Any) -> LocalEngine:
-    model = tiny_model(eos=257, context=2048, **more)
+    model = tiny_model(eos=257, context=2048, vocab_size=260, **more)
     return LocalEngine(CausalModel(model, tool_tokenizer(family), name="m"))
 
 
@@ -110,6 +110,18 @@ async def test_a_random_model_that_must_call_calls_right(family: Family, tmp_pat
             assert name in {"find", "look_up"} if seed == 0 else name == "look_up"
             jsonschema.validate(json.loads(arguments), PLACE)
             assert (one.finish, one.text) == ("tool_calls", "")
+    await pipe.aclose()
+
+
+async def test_a_model_that_writes_the_token_before_calls_goes_on_with_one(tmp_path: Path) -> None:
+    pipe = pipeline(tiny("mistral"), tmp_path)
+    likes = {"259": 100}
+    _, whole = await said(pipe, chat(tools=TOOLS, tool_choice="auto", logit_bias=likes))
+    _, other = await said(pipe, chat(logit_bias=likes, max_tokens=4))
+
+    assert calls_of(whole.choices[0])
+    assert whole.choices[0].text == ""
+    assert not calls_of(other.choices[0])
     await pipe.aclose()
 
 

@@ -121,7 +121,13 @@ class CausalModel:
         if isinstance(template, dict):  # several, by name; transformers picks among them likewise
             template = template.get("tool_use") or template.get("default")
         found = dialect_of(template)
+        found = replace(found, calls_mark_id=self._unwritten(found.calls_mark))
         return found if found.think is None else replace(found, opens_thought=self._opens(found))
+
+    def _unwritten(self, name: str) -> int | None:
+        """Return the token called *name*, if there is one and it writes nothing."""
+        token = self.tokenizer.get_vocab().get(name)
+        return None if token is None or self.lexicon.bytes_of(token) else token
 
     def _opens(self, dialect: Dialect) -> bool:
         """Return whether prompts end within a thought."""

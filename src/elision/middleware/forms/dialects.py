@@ -31,6 +31,9 @@ class Dialect:
         call_end: Ends it.
         calls_begin: Begins the first call.
         calls_end: Ends the last.
+        calls_mark: Token that a model writes before its first call, by its name in the
+            vocabulary; empty: it writes none.
+        calls_mark_id: Its id, where it adds nothing to the reply's text; else None.
         separator: Stands between two calls; None: there is never more than one.
         arguments_key: What the arguments are called.
         think: What begins and ends a thought; None: the model does not think aloud.
@@ -44,6 +47,8 @@ class Dialect:
     call_end: str = ""
     calls_begin: str = ""
     calls_end: str = ""
+    calls_mark: str = ""
+    calls_mark_id: int | None = None
     separator: str | None = None
     arguments_key: str = "arguments"
     think: tuple[str, str] | None = None
@@ -79,6 +84,7 @@ MISTRAL: Final = Dialect(
     takes_tools=True,
     calls_begin="[",
     calls_end="]",
+    calls_mark="[TOOL_CALLS]",
     separator=", ",
     id_length=9,
 )
@@ -106,7 +112,7 @@ def dialect_of(template: str | None) -> Dialect:
 def _calling(template: str) -> Dialect:
     if not re.search(r"\btools\b", template):
         return PLAIN
-    if "[TOOL_CALLS]" in template:
+    if MISTRAL.calls_mark in template:
         return PLAIN if "[ARGS]" in template else MISTRAL
     if "<tool_call>" in template:
         is_other = any(mark in template for mark in _OTHER_HERMES)

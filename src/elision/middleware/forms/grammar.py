@@ -62,6 +62,9 @@ def _reply(form: Form, dialect: Dialect) -> Iterator[str]:
         yield f"json: {json_of(form.schema)}"
     if form.callable and not (_is_text(form) and dialect.marker):
         ways.append(f"{_text(dialect.call_begin if dialect.marker else '')} calls".lstrip())
+        if dialect.calls_mark_id is not None:
+            space = "" if _is_text(form) else "SPACE? "  # beside free text, heads bring their own
+            ways.append(f"<[{dialect.calls_mark_id}]> {space}calls")
     if _is_text(form):
         ways.append("TEXT")
         yield f"TEXT: {_free(form, dialect)}"
@@ -81,8 +84,7 @@ def _free(form: Form, dialect: Dialect) -> str:
         heads = "|".join(
             _pattern(dialect.calls_begin + dialect.head(t.name)) for t in form.callable
         )
-        space = "[ \\n]*" if dialect.think else ""
-        return f"{text} & ~/{space}({heads})(.|\\n)*/"
+        return f"{text} & ~/[ \\n]*({heads})(.|\\n)*/"
     return text
 
 
@@ -119,8 +121,11 @@ def _first(head: str, form: Form, dialect: Dialect) -> str:
     """Return how the first call begins.
 
     The lexer takes the longest lexeme that may stand somewhere and does not go back. Beside free
-    text a bare call's head must therefore be one lexeme, and beside JSON the same ones as JSON's.
+    text a bare call's head must therefore be one lexeme, the white space before it included, and
+    beside JSON the same ones as JSON's.
     """
+    if not dialect.marker and _is_text(form):
+        return f"/[ \\n]{{0,4}}{_pattern(dialect.calls_begin + head)}/"
     if dialect.marker or form.schema is None:
         return _text(dialect.calls_begin + head)
     parts = re.findall(r'"[^"]*"|: |, |.', dialect.calls_begin + head)

@@ -153,10 +153,11 @@ class Reader:
     def _at_bare_call(self) -> bool:
         """Where nothing marks calls: a call if the whole reply begins as one, else text."""
         heads = [self._dialect.calls_begin + head for head in self._names]
-        if self._is_first and any(self._buffer.startswith(head) for head in heads):
-            self._skip(len(self._dialect.calls_begin))
+        text = self._buffer.lstrip(" \n")
+        if self._is_first and any(text.startswith(head) for head in heads):
+            self._skip(len(self._buffer) - len(text) + len(self._dialect.calls_begin))
             return self._go(self._in_head)
-        if self._is_first and any(head.startswith(self._buffer) for head in heads):
+        if self._is_first and any(head.startswith(text) for head in heads):
             return False
         self._leave("content", len(self._buffer))
         return False
