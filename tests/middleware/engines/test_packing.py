@@ -80,6 +80,16 @@ def test_a_packed_layer_computes_what_its_plain_layer_computes(
     assert torch.equal(hidden, before)
 
 
+def rounds_alike(layer: PackedLinear, n_rows: int) -> bool:
+    """Whether this processor's kernels for *n_rows* rows sum up in the order of those for six.
+
+    Opposite numbers show it; of other sums, half precision would once in thousands.
+    """
+    rows = noise((n_rows, layer.in_features), 4).to(layer.dtype)
+    twin, rows = packing._cancelling(layer, rows, torch.Generator().manual_seed(0))
+    return torch.equal(twin(rows[:6]), twin(rows)[:6])
+
+
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize(("n_in", "n_out"), [(576, 192), (1536, 576), (2048, 512)])
 def test_a_row_does_not_depend_on_the_rows_beside_it(
@@ -90,12 +100,13 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(
     floor = packing._own_from(PackedLinear(layer[0]))
     packed = PackedLinear(layer[0])
     packed.floor = floor
-    rows, probe = noise((40, n_in), 3).to(dtype), noise((40, n_in), 4).to(dtype)
     with torch.inference_mode():
-        if not torch.equal(packed(probe[:6]), packed(probe)[:6]):
+        most = next((n for n in (40, 32) if rounds_alike(packed, n)), 0)  # AMX takes 32 at once
+        if not most:
             pytest.skip("this processor's kernels round by the number of rows, even of many")
+        rows = noise((most, n_in), 3).to(dtype)
         whole = packed(rows)
-        for n in (1, 2, 3, 4, 5, 8, 15, 16, 17, 31, 33):
+        for n in (1, 2, 3, 4, 5, 8, 15, 16, 17, 31, most - 7):
             assert torch.equal(packed(rows[:n]), whole[:n]), n
             assert torch.equal(packed(rows[-n:]), whole[-n:]), n
 

@@ -130,7 +130,7 @@ def test_closed_form_adam_equals_autograd(
         assert not on_the_threshold, "no parity to be had there; take another seed"
         got = minimise_entropy(z, **given)
         assert (got.double() - wanted).abs().max() < 1e-4
-        assert (got.double().softmax(-1) - wanted.softmax(-1)).abs().max() < 2e-7
+        assert (got.double().softmax(-1) - wanted.softmax(-1)).abs().max() < 5e-7
 
 
 @given(row=st.lists(st.floats(-8, 8, width=16), min_size=2, max_size=12, unique=True))

@@ -3,7 +3,8 @@
 A plain linear layer hands its weight over row by row, and oneDNN re-orders it, or runs a slower
 kernel, in every forward. Here the re-ordering is done once, at load. Two things are gained: a step
 over a few rows costs two thirds, and a row's result no longer depends on how many rows it is
-computed with, so that no linear layer tells a drafted token from a plain one.
+computed with, so that no linear layer tells a drafted token from a plain one. (In bfloat16 on a
+processor with AMX that holds up to 32 rows, which its kernels take at once.)
 """
 
 from __future__ import annotations

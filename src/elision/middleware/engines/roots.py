@@ -4,7 +4,8 @@ Where nothing is drafted a forward holds one token of every sequence, and attent
 request is many small operations. Here the keys of sequences of about the same length lie side by
 side, short ones filled up, and each operation serves all of them. A token gets the bits that
 `attention.attend` gives it alone: what is filled up weighs exactly nothing, and behind a
-sequence's end every product adds zero.
+sequence's end every product adds zero. Where a processor's products round otherwise for some
+shapes, as on an Intel one with a single key head and one key left over, the last bits may differ.
 """
 
 from __future__ import annotations
