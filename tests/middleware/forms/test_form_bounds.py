@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -156,6 +158,31 @@ async def test_a_form_that_takes_too_long_is_refused_in_time_and_holds_up_few() 
     assert len(begun) == N_AT_ONCE
     later = Compiling()
     assert (await later.held(one, byte_lexicon(), lambda text: False)).source
+
+
+ENDLESS = """
+import asyncio, threading
+from elision.errors import RequestError
+from elision.middleware.forms.compiling import Compiling
+from elision.middleware.forms.dialects import PLAIN
+from elision.middleware.forms.form import Form
+from elision.middleware.forms.formed import Formation
+from elision.testing.tokenizers import byte_lexicon
+
+one = Formation(form=Form(schema={"enum": ["alpha"]}), dialect=PLAIN)
+try:
+    asyncio.run(Compiling(deadline_s=0.1).held(
+        one, byte_lexicon(), lambda text: threading.Event().wait()))
+except RequestError as exc:
+    print(exc.code, flush=True)
+"""
+
+
+def test_a_compiler_that_goes_on_does_not_keep_the_process_from_ending() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDLESS], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout.split() == ["schema_too_complex"]
 
 
 async def test_a_plain_chat_of_a_model_that_thinks_may_be_searched_by_beams(tmp_path: Path) -> None:

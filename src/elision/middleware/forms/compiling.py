@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from threading import Semaphore, Thread
 from typing import TYPE_CHECKING, Final
 
 from elision.errors import RequestError
@@ -23,8 +26,8 @@ class Compiling:
     """Threads that compile forms, so that one that takes long holds up nothing else.
 
     Nothing stops a compiler once it runs: past the deadline the caller is told, and the thread
-    goes on. There are `N_AT_ONCE` of them; while all are busy, other forms wait and are refused
-    in turn.
+    goes on, though it does not keep the process from ending. `N_AT_ONCE` run at once; while all
+    are busy, other forms wait and are refused in turn.
 
     Args:
         deadline_s: Longest wait for one, in seconds.
@@ -32,7 +35,7 @@ class Compiling:
 
     def __init__(self, *, deadline_s: float = DEADLINE_S) -> None:
         self._deadline_s = deadline_s
-        self._threads = ThreadPoolExecutor(N_AT_ONCE, thread_name_prefix="elision-forms")
+        self._free = Semaphore(N_AT_ONCE)
 
     async def held(self, formation: Formation, lexicon: Lexicon, hides: Hides) -> Formation:
         """Return *formation* with its grammar; see `Formation.held`.
@@ -40,7 +43,9 @@ class Compiling:
         Raises:
             RequestError: If a schema cannot be used, or takes too long.
         """
-        asked = self._threads.submit(formation.held, lexicon, hides)
+        asked: Future[Formation] = Future()
+        act = partial(formation.held, lexicon, hides)
+        Thread(target=self._compile, args=(asked, act), name="elision-form", daemon=True).start()
         try:
             return await asyncio.wait_for(asyncio.wrap_future(asked), self._deadline_s)
         except TimeoutError:
@@ -49,3 +54,21 @@ class Compiling:
                 param="tools" if formation.form.tools else "response_format",
                 code="schema_too_complex",
             ) from None
+
+    def _compile(self, asked: Future[Formation], act: Callable[[], Formation]) -> None:
+        if not self._free.acquire(timeout=self._deadline_s):
+            return  # nobody waits any more
+        try:
+            if asked.set_running_or_notify_cancel():
+                _settle(asked, act)
+        finally:
+            self._free.release()
+
+
+def _settle(asked: Future[Formation], act: Callable[[], Formation]) -> None:
+    try:
+        made = act()
+    except BaseException as exc:
+        asked.set_exception(exc)
+    else:
+        asked.set_result(made)
