@@ -87,13 +87,16 @@ def options_of(operation: str, body: object) -> dict[str, Any]:
     ends = operation == "extend"
     check_keys(body, ("reason", "expires_at") if ends else ("reason",))
     for key in ("expires_at",) if ends else ("reason",) if operation == "revoke" else ():
-        if key not in body:
+        if key not in body or (key == "reason" and body[key] is None):
             raise RequestError(
                 f"{key!r} is missing; {operation} needs it",
                 param=key,
                 code="missing_required_parameter",
             )
-    options: dict[str, Any] = {"reason": body["reason"]} if "reason" in body else {}
+    reason = body.get("reason")
+    if reason is not None and not isinstance(reason, str):
+        raise RequestError("'reason' must be a string", param="reason", code="invalid_type")
+    options: dict[str, Any] = {} if reason is None else {"reason": reason}
     return options | ({"expires_at": moment_of(body, "expires_at")} if ends else {})
 
 

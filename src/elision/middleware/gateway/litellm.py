@@ -45,6 +45,7 @@ ROUTE: Final = "/beta/litellm_basic_guardrail_api"
 
 _TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
 _OBJECTS = {"type": ["array", "null"], "items": {"type": "object"}}
+_SEARCHED = {"description": "Every string in it is held against the register."}
 _ASKED = {
     "type": "object",
     "required": ["input_type"],
@@ -53,8 +54,8 @@ _ASKED = {
         "texts": _TEXTS,
         "images": _TEXTS,
         "structured_messages": _OBJECTS,
-        "tool_calls": _OBJECTS,
-        "tools": _OBJECTS,
+        "tool_calls": _SEARCHED,
+        "tools": _SEARCHED,
         "model": {"type": ["string", "null"]},
     },
 }

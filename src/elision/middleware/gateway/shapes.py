@@ -50,6 +50,14 @@ def closed(shape: Shape) -> Shape:
     return shape | {"additionalProperties": False}
 
 
+def lenient(shape: Shape) -> Shape:
+    """Return the shape of an object in which null is as good as a field that is not there."""
+    needed, null = shape["required"], {"type": "null"}
+    fields = shape["properties"].items()
+    maybe = {key: one if key in needed else {"anyOf": [one, null]} for key, one in fields}
+    return shape | {"properties": maybe}
+
+
 def page_of(item: Shape) -> Shape:
     """Return the shape of a list that may go on behind its last *item*."""
     return object_of(
@@ -61,6 +69,7 @@ _TEXT: Shape = {"type": "string"}
 _TEXTS = list_of(_TEXT)
 _MAYBE_TEXT: Shape = {"type": ["string", "null"]}
 _COUNT: Shape = {"type": "integer", "minimum": 0}
+_WHOLE: Shape = {"type": "integer"}
 _NUMBER: Shape = {"type": "number"}
 _YES_NO: Shape = {"type": "boolean"}
 _STATE: Shape = {"enum": [*get_args(State)]}
@@ -174,8 +183,8 @@ EVALUATED = object_of(
 )  # fmt: skip
 MANY_EVALUATED = object_of("data", object={"const": "list"}, data=list_of(EVALUATED))
 CHANGED = object_of("id state epoch", id=_TEXT, state=_STATE, epoch=_COUNT, expires_at=_MOMENT)
-REASON = closed(object_of(reason=_TEXT))
-NEW_END = closed(object_of("expires_at", expires_at=_MOMENT, reason=_TEXT))
+REASON = lenient(closed(object_of(reason=_TEXT)))
+NEW_END = lenient(closed(object_of("expires_at", expires_at=_MOMENT, reason=_TEXT)))
 
 _MESSAGE: Shape = {"description": "A message with a content; what is none is passed over."}
 _LINE = {"oneOf": [_TEXT, object_of(text=_MAYBE_TEXT, messages=list_of(_MESSAGE), about=_YES_NO)]}
@@ -188,7 +197,7 @@ PREVIEW = object_of(
     collisions=list_of(_COLLISION), warnings=list_of(_WARNING),
     examples=list_of(object_of(text=_COUNT, phrase=_COUNT, form=_TEXT, excerpt=_TEXT)),
 )  # fmt: skip
-TRAFFIC = object_of("lines", lines=list_of(_LINE), targets=_TEXTS)
+TRAFFIC = lenient(object_of("lines", lines=list_of(_LINE), targets=_TEXTS))
 IMPACT = object_of(
     "n_lines false_positives", n_lines=_COUNT, false_positives=_RATE, caught=_RATE,
     added_ms=object_of(p50=_NUMBER, p95=_NUMBER),
@@ -216,7 +225,7 @@ ENTRY = object_of(
 ENTRIES = page_of(ENTRY)
 VERIFIED = object_of("ok count", ok=_YES_NO, count=_COUNT)
 CHECKPOINT = object_of(
-    "log_id seq hash count ts signature", log_id=_TEXT, seq=_COUNT, hash=_TEXT, count=_COUNT,
+    "log_id seq hash count ts signature", log_id=_TEXT, seq=_WHOLE, hash=_TEXT, count=_WHOLE,
     ts=_TEXT, signature=_TEXT,
 )  # fmt: skip
 PUBLIC_KEY = object_of("algorithm public_key", algorithm=_TEXT, key_id=_TEXT, public_key=_TEXT)

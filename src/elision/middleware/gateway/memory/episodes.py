@@ -67,7 +67,8 @@ def _reward(body: object, roles: frozenset[Role]) -> tuple[float, dict[str, Any]
     reward = fields.number("reward", 0, 1)
     if reward is None:
         raise reject("reward", "is required", "missing_required_parameter")
-    by = fields.take("by") or "human"
+    by = fields.take("by")
+    by = "human" if by is None else by
     if by not in _SOURCES:
         raise reject("by", f"must be one of {', '.join(_SOURCES)}")
     if by in _MEASURED and "operator" not in roles:

@@ -53,7 +53,7 @@ async def erase_memory(request: Request) -> Response:
     return _told(receipt)
 
 
-@router.get("/v1/memory/erasures", response_model=None, responses=answers(shapes.RECORDS, 403))
+@router.get("/v1/memory/erasures", response_model=None, responses=answers(shapes.RECEIPTS, 403))
 async def list_erasures(request: Request) -> Response:
     """Return the receipts of the tenant's erasures, oldest first."""
     memory = await memory_of(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -146,6 +147,8 @@ def _query(body: object, tenant: str) -> tuple[Scope, str, dict[str, Any]]:
         "where": fields.take("where"),
         "least_similarity": fields.number("least_similarity", -1, 1),
     }
+    if not isinstance(options["where"], Mapping | None):
+        raise reject("where", "must be an object", "invalid_type")
     if fields.rest():
         known = "k, kinds, least_similarity, namespace, query, states and where"
         raise RequestError(f"the body may hold {known}, nothing else")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from elision.middleware.gateway.shapes import Shape, closed
+from elision.middleware.gateway.shapes import Shape, closed, lenient
 
 _TEXT: Shape = {"type": "string"}
 _TEXTS: Shape = {"type": "array", "items": _TEXT}
@@ -25,26 +25,27 @@ RECORD = _object(
     trust=_TEXT, version=_COUNT, text=_TEXT, value=_ANY, similarity=_MAYBE, effect=_ANY,
 )  # fmt: skip
 RECORDS = _page(RECORD)
-QUERY = closed(_object(
+QUERY = lenient(closed(_object(
     "query", query=_TEXT, k=_COUNT, namespace=_TEXTS, kinds=_TEXTS, states=_TEXTS, where=_ANY,
     least_similarity=_NUMBER,
-))  # fmt: skip
+)))  # fmt: skip
 FOUND = _object("data code", data={"type": "array", "items": RECORD}, code=_TEXT)
-ACTION = closed(_object("action", action=_TEXT, reason=_TEXT))
+ACTION = lenient(closed(_object("action", action=_TEXT, reason=_TEXT)))
 STATS = {"type": "object", "additionalProperties": _NUMBER}
-SELECTOR = closed(_object(
+SELECTOR = lenient(closed(_object(
     "", reason=_TEXT, namespace=_TEXTS, ids=_TEXTS, subject=_TEXT, kinds=_TEXTS,
     older_than_s=_NUMBER, target=_TEXT, everything={"type": "boolean"},
     dry_run={"type": "boolean"},
-))  # fmt: skip
+)))  # fmt: skip
 ERASED = _object("id state counts", id=_TEXT, state=_TEXT, counts=_ANY, signature=_TEXT)
+RECEIPTS = _page(ERASED)
 PLANNED = _object("dry_run counts", dry_run={"const": True}, counts=_ANY)
 CONCERNED = _object("target_id counts", target_id=_TEXT, counts=_ANY)
 EPISODE = _object(
     "id state lane", id=_TEXT, state=_TEXT, lane=_TEXT, reward=_MAYBE, tokens=_COUNT, cost=_NUMBER
 )
-REWARD = closed(_object(
+REWARD = lenient(closed(_object(
     "reward", reward={"type": "number", "minimum": 0, "maximum": 1}, success={"type": "boolean"},
     by={"enum": ["checker", "env", "human", "judge"]},
-))  # fmt: skip
+)))  # fmt: skip
 REWARDED = _object("id taken", id=_TEXT, taken={"type": "boolean"}, reward=_MAYBE)
