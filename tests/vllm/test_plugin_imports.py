@@ -22,7 +22,8 @@ def test_in_vllms_environment_both_interfaces_do_what_a_replayed_chain_does(
 ) -> None:
     if not PYTHON.exists() and not os.environ.get("ELISION_REQUIRE_VLLM"):
         pytest.skip("needs .venv-vllm; make it with `make test-vllm`")
-    environ = {**os.environ, "PYTHONPATH": str(lent(tmp_path)), "HF_HUB_OFFLINE": "1"}
+    seen = os.pathsep.join(map(str, (lent(tmp_path), SCRIPT.parent)))  # it imports its neighbours
+    environ = {**os.environ, "PYTHONPATH": seen, "HF_HUB_OFFLINE": "1"}
     environ |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CACHE_ROOT": str(tmp_path)}
     done = subprocess.run(
         [PYTHON, SCRIPT, smollm2_dir], env=environ, capture_output=True, text=True, timeout=240
