@@ -35,8 +35,8 @@ _MARGIN: Final = 3.0
 """Nats from the mean score to the cut; nearer to it, the tail moves unlike the nodes."""
 _FORGOTTEN: Final = 1e-12
 """Share of the tail, at its row's temperature, that counts as none."""
-_ROWS_AT_ONCE, _SCORES_AT_ONCE = 16, 1 << 20
-"""Bounds of what a thread keeps to write into: some 12 MB."""
+_ROWS_AT_ONCE: Final = 16
+"""Rows whose heads descend together."""
 _DEVICE_SCORES: Final = 1 << 24
 """Scores that are sharpened at once elsewhere than on a CPU; each takes some 40 bytes meanwhile."""
 
@@ -76,8 +76,7 @@ def minimise_entropies_(
     cut = _cut(logits, recipe, temperature)
     if cut is None:
         return tuple(row for row in rows if _alone(logits, row, recipe))
-    at_once = max(1, min(_ROWS_AT_ONCE, _SCORES_AT_ONCE // logits.shape[1]))
-    parts = [rows[n : n + at_once] for n in range(0, len(rows), at_once)]
+    parts = [rows[n : n + _ROWS_AT_ONCE] for n in range(0, len(rows), _ROWS_AT_ONCE)]
     with np.errstate(all="ignore"):  # what comes of rows without a distribution is left out
         return tuple(row for part in parts for row in _heads_sharpened(logits, part, recipe, cut))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -18,6 +18,8 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 _NODES: Final = np.array([-1.0, -5.0, -10.0, -13.0])
 """Where the nodes lie, in nats from the cut between head and tail; found by measuring."""
+_SCORES_AT_ONCE: Final = 1 << 17
+"""Scores that are read together: what is made of them stays in a processor's second cache."""
 
 
 class _Kept(threading.local):
@@ -71,27 +73,16 @@ class Split:
     """
 
     def __init__(self, logits: Tensor, rows: Sequence[int], cut: float) -> None:
-        import torch
-
         self._rows, self._cut = np.array(rows), cut
-        scores, weights, spare, flags = _KEPT.matrices(len(rows), logits.shape[1])
-        self._tail, self._weights = torch.from_numpy(scores), torch.from_numpy(weights)
-        self._spare = torch.from_numpy(spare)
-        self._tops = _move_to_zero(logits, rows, self._tail)
-        where = np.flatnonzero(np.greater(scores, -cut, out=flags))
-        self._owner, self._ids = np.divmod(where, logits.shape[1])
-        flat = scores.reshape(-1)
-        self._head = flat[where].astype(np.float64)
-        flat[where] = FLOOR
-        self._tail.clamp_(min=FLOOR)
-        np.exp(scores, out=weights)
-        mass = self._weights.sum(-1).double().numpy()
-        moment = torch.mul(self._tail, self._weights, out=self._spare).sum(-1).double().numpy()
-        heads = np.exp(self._head)
+        at_once = max(1, _SCORES_AT_ONCE // logits.shape[1])
+        parts = [_read(logits, rows[n : n + at_once], cut) for n in range(0, len(rows), at_once)]
+        self._owner = np.concatenate([p.owner + n * at_once for n, p in enumerate(parts)])
+        self._ids = np.concatenate([part.ids for part in parts])
+        self._head = np.concatenate([part.head for part in parts])
+        sums = np.concatenate([part.sums for part in parts], axis=1)
+        self._tops, self._total, self.mean, *tail = sums
+        self._tail = np.stack(tail, axis=1)
         self.is_row = np.isfinite(self._tops)
-        self._mass, self._moment = mass, moment
-        self._total = mass + np.bincount(self._owner, heads, len(rows))
-        self.mean = (moment + np.bincount(self._owner, heads * self._head, len(rows))) / self._total
         self.nats = np.log(self._total) - self.mean
 
     def points(self, chosen: Array) -> Points:
@@ -113,33 +104,11 @@ class Split:
     def _n_like(self, chosen: Array) -> Array:
         """Return how many tokens each node stands for, shape ``(rows, nodes)``."""
         mean, floor = self.mean[chosen, None], EPS * self._total[chosen, None]
-        still, lean = self._still(chosen, mean, floor)
         nodes = _NODES - self._cut
         weight = np.exp(nodes)
         s = floor / (weight * (mean - nodes) + floor)
         basis = np.stack([np.ones_like(s), np.broadcast_to(nodes, s.shape), s, s * nodes], axis=1)
-        moments = np.stack([self._mass[chosen], self._moment[chosen], still, lean], axis=1)
-        return np.linalg.solve(basis, moments[..., None])[..., 0] / weight
-
-    def _still(self, chosen: Array, mean: Array, floor: Array) -> tuple[Array, Array]:
-        """Return the tail's sums of e^z s and e^z s z, with s as in `minimise_entropies_`."""
-        still, lean = np.empty(len(chosen)), np.empty(len(chosen))
-        for part, rows in _runs(chosen):
-            here = floor[part]
-            sums = self._sums(rows, mean[part].astype(np.float32), here.astype(np.float32))
-            still[part], lean[part] = sums * here.T
-        return still, lean
-
-    def _sums(self, rows: slice, mean: Array, floor: Array) -> Array:
-        import torch
-
-        tail, weights, spare = self._tail[rows], self._weights[rows], self._spare[rows]
-        # The product of tail and weights still stands in the spare matrix: the gradient is near.
-        spare.addcmul_(weights, torch.from_numpy(mean), value=-1)
-        torch.sub(torch.from_numpy(floor), spare, out=spare)
-        torch.div(weights, spare, out=spare)
-        still = spare.sum(-1).double().numpy()
-        return np.stack([still, spare.mul_(tail).sum(-1).double().numpy()])
+        return np.linalg.solve(basis, self._tail[chosen, :, None])[..., 0] / weight
 
     def write(self, logits: Tensor, points: Points) -> None:
         """Write the heads of *points* into their rows."""
@@ -148,13 +117,56 @@ class Split:
         logits.numpy()[self._rows[owner], ids] = moved
 
 
-def _runs(rows: Array) -> Iterator[tuple[slice, slice]]:
-    """Yield ascending *rows* as runs of neighbours: where a run stands among them, and its rows."""
-    start = 0
-    for end in range(1, len(rows) + 1):
-        if end == len(rows) or rows[end] != rows[end - 1] + 1:
-            yield slice(start, end), slice(int(rows[start]), int(rows[end - 1]) + 1)
-            start = end
+class _Part(NamedTuple):
+    """What has been read of the rows that were read together.
+
+    Attributes:
+        owner: The row of each score of a head, counted among these rows, shape ``(K,)``.
+        ids: Its token.
+        head: It, relative to the best of its row, float64.
+        sums: Of each row: its best score, its total mass e^z, its mean score; of its tail the sums
+            of e^z, e^z z, e^z s and e^z s z, with s as in `minimise_entropies_`; shape ``(7, R)``.
+    """
+
+    owner: Array
+    ids: Array
+    head: Array
+    sums: Array
+
+
+def _read(logits: Tensor, rows: Sequence[int], cut: float) -> _Part:
+    """Read *rows*, all of it while they lie in the processor's cache."""
+    import torch
+
+    scores, weights, spare, flags = _KEPT.matrices(len(rows), logits.shape[1])
+    tail, masses, product = map(torch.from_numpy, (scores, weights, spare))
+    tops = _move_to_zero(logits, rows, tail)
+    where = np.flatnonzero(np.greater(scores, -cut, out=flags))
+    owner, ids = np.divmod(where, logits.shape[1])
+    head = scores.reshape(-1)[where].astype(np.float64)
+    torch.exp(tail, out=masses)
+    weights.reshape(-1)[where] = 0.0
+    moment = torch.mul(tail, masses, out=product).sum(-1)
+    if not moment.isfinite().all():  # something is forbidden: its mass of 0 times -inf is none
+        tail.clamp_(min=FLOOR)
+        moment = torch.mul(tail, masses, out=product).sum(-1)
+    mass, heads = masses.sum(-1).double().numpy(), np.exp(head)
+    total = mass + np.bincount(owner, heads, len(rows))
+    mean = (moment.numpy() + np.bincount(owner, heads * head, len(rows))) / total
+    floor = EPS * total
+    product.addcmul_(masses, _column(mean), value=-1)
+    torch.sub(_column(floor), product, out=product)
+    torch.div(masses, product, out=product)
+    still = product.sum(-1).numpy() * floor
+    lean = product.mul_(tail).sum(-1).numpy() * floor
+    sums = np.stack([tops, total, mean, mass, moment.numpy(), still, lean])
+    return _Part(owner, ids, head, sums)
+
+
+def _column(values: Array) -> Tensor:
+    import torch
+
+    return torch.from_numpy(values.astype(np.float32)[:, None])
 
 
 def _move_to_zero(logits: Tensor, rows: Sequence[int], scores: Tensor) -> Array:
