@@ -71,6 +71,7 @@ class Writing:
     def __init__(self, head: ResponseHead) -> None:
         self.head = head
         self._items: list[Output] = []
+        self._places: dict[str, int] = {}
         self._said: Said | None = None
         self._thought: Thought | None = None
         self._calls: dict[object, Called] = {}
@@ -240,11 +241,12 @@ class Writing:
         return call.add(self._at(call), entry)
 
     def _place(self, item: Output) -> int:
+        self._places[item.id] = len(self._items)
         self._items.append(item)
-        return len(self._items) - 1
+        return self._places[item.id]
 
     def _at(self, item: Output) -> int:
-        return self._items.index(item)
+        return self._places[item.id]
 
     def _ends(self) -> list[Event]:
         events = [] if self._items else self._say("output_text", "", [])
