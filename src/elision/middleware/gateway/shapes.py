@@ -256,17 +256,10 @@ CHECKED = object_of(
 
 ERROR = named(
     "Error",
-    object_of(
-        "error",
-        error=object_of(
-            "message type param code",
-            message=_TEXT,
-            type=_TEXT,
-            param=_MAYBE_TEXT,
-            code=_MAYBE_TEXT,
-        ),
-    ),
-)
+    object_of("error", error=object_of(
+        "message type param code", message=_TEXT, type=_TEXT, param=_MAYBE_TEXT, code=_MAYBE_TEXT,
+    )),
+)  # fmt: skip
 
 
 def takes(body: Shape, *, required: bool = True, lines: Shape | None = None) -> Shape:
