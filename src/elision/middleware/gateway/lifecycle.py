@@ -15,7 +15,14 @@ from elision.guards.targets import iso
 from elision.middleware.gateway.body import read_json
 from elision.middleware.gateway.routes import OPERATIONS
 from elision.middleware.gateway.service import answer, grant_of, service_of
-from elision.middleware.gateway.shapes import CHANGED, NEW_END, REASON, answers, takes
+from elision.middleware.gateway.shapes import (
+    CHANGED,
+    NEEDED_REASON,
+    NEW_END,
+    REASON,
+    answers,
+    takes,
+)
 
 if TYPE_CHECKING:
     from elision.guards.register.register import Changed, Register
@@ -122,7 +129,7 @@ for _operation in OPERATIONS:
         response_model=None,
         responses=answers(CHANGED, 400, 403, 404, 409),
         openapi_extra=takes(
-            NEW_END if _operation == "extend" else REASON,
+            {"extend": NEW_END, "revoke": NEEDED_REASON}.get(_operation, REASON),
             required=_operation in ("extend", "revoke"),
         ),
     )

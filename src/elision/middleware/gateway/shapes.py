@@ -184,6 +184,7 @@ EVALUATED = object_of(
 MANY_EVALUATED = object_of("data", object={"const": "list"}, data=list_of(EVALUATED))
 CHANGED = object_of("id state epoch", id=_TEXT, state=_STATE, epoch=_COUNT, expires_at=_MOMENT)
 REASON = lenient(closed(object_of(reason=_TEXT)))
+NEEDED_REASON = closed(object_of("reason", reason=_TEXT))
 NEW_END = lenient(closed(object_of("expires_at", expires_at=_MOMENT, reason=_TEXT)))
 
 _MESSAGE: Shape = {"description": "A message with a content; what is none is passed over."}

@@ -24,20 +24,7 @@ from .scripted_orders import MTI, NEGATIVE, ORDERS, PROMPT, alone
 from .scripted_runner import EOS, N_CONTEXT, STOP, Batch, ScriptedRunner, TinyModel, vllm_modules
 from .scripted_runner import config as vllm_config
 
-
-@pytest.fixture(autouse=True)
-def _vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ELISION_VLLM_SECRET", raising=False)
-    monkeypatch.delenv("ELISION_VLLM_UNTESTED", raising=False)
-    for name, module in vllm_modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-
-
-@pytest.fixture
-def runner() -> ScriptedRunner:
-    found = ScriptedRunner()
-    found.load_model()
-    return found
+pytestmark = pytest.mark.usefixtures("scripted_vllm")
 
 
 # --- fail closed ---------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
@@ -11,22 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from .scripted_orders import MASKS, NEGATIVE, ORDERS, PROMPT, SECRETS, alone
-from .scripted_runner import ScriptedRunner, vllm_modules
+from .scripted_runner import ScriptedRunner
 
-
-@pytest.fixture(autouse=True)
-def _vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ELISION_VLLM_SECRET", raising=False)
-    monkeypatch.delenv("ELISION_VLLM_UNTESTED", raising=False)
-    for name, module in vllm_modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-
-
-@pytest.fixture
-def runner() -> ScriptedRunner:
-    found = ScriptedRunner()
-    found.load_model()
-    return found
+pytestmark = pytest.mark.usefixtures("scripted_vllm")
 
 
 # --- laws ----------------------------------------------------------------------------------------
