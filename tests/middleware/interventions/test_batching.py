@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,6 +31,7 @@ from elision.middleware.interventions.batching import Place, adjust_rows
 from elision.middleware.interventions.entropy import EM_INF, entropy
 from elision.middleware.interventions.entropy import rows as sharpening
 from elision.middleware.interventions.entropy.rows import minimise_entropies_
+from elision.middleware.interventions.entropy.split import Points, Split
 from elision.middleware.interventions.entropy.whole import minimised
 from elision.testing import byte_lexicon
 from elision.testing.laws import awkward_rows
@@ -119,7 +122,8 @@ def test_a_batch_is_adjusted_as_its_rows_are_one_by_one(
         wanted[index] = one_by_one(before[index], sessions, there)
         places.append((Place(index, sessions, here), there))
     random.shuffle(places)  # type: ignore[attr-defined]
-    assert adjust_rows(logits, [place for place, _ in places]) == ()
+    empty = tuple(n for n in range(len(batch)) if not wanted[n].amax().isfinite())
+    assert adjust_rows(logits, [place for place, _ in places]) == empty
     assert logits.equal(wanted) or torch.allclose(logits, wanted, rtol=0, atol=0, equal_nan=True)
     for place, there in places:
         assert isinstance(place.here, Here)
@@ -148,8 +152,8 @@ def test_heads_descend_as_in_float64_and_the_same_rows_are_taken(
     acted = minimise_entropies_(out, range(40), recipe, temperature=0.1)
     clear = [abs(entropy(row) - recipe.threshold) > 1e-4 for row in rows]
     assert all(clear)
-    assert list(acted) == [n for n, row in enumerate(rows) if entropy(row) > recipe.threshold]
-    assert len(acted) > 5
+    assert acted == {n: entropy(row) > recipe.threshold for n, row in enumerate(rows)}
+    assert sum(map(bool, acted.values())) > 5
     for row, got in zip(rows, out, strict=True):
         want = descended(row, recipe)
         head = row > row.amax() - 7
@@ -195,8 +199,7 @@ def test_flat_rows_descend_among_others_as_they_do_alone() -> None:
     rows[6] = 2.5
     out = rows.clone()
     acted = minimise_entropies_(out, range(8), EM, temperature=0.1)
-    assert {1, 3, 5} <= {*acted}
-    assert 6 not in acted
+    assert [acted[n] for n in (1, 3, 5, 6)] == [True, True, True, False]
     for n in (0, 1, 3, 5, 6):
         row, want = rows[n], descended(rows[n], EM) if n != 6 else rows[n]
         near = (out[n].double() - want).abs()[row > row.amax() - 7]
@@ -211,7 +214,7 @@ def test_rows_without_a_distribution_poison_no_other() -> None:
     broken[2], broken[5, 7], broken[8, 9] = -inf, torch.nan, inf
     given_ = broken.clone()
     acted = minimise_entropies_(broken, range(12), EM, temperature=0.1)
-    assert not {2, 5, 8} & {*acted}
+    assert [n for n, how in acted.items() if how is None] == [2, 5, 8]
     assert broken[[2, 5, 8]].allclose(given_[[2, 5, 8]], equal_nan=True)
     rest = [n for n in range(12) if n not in (2, 5, 8)]
     assert broken[rest].equal(alone[rest])
@@ -277,7 +280,8 @@ def test_elsewhere_than_on_a_cpu_rows_are_sharpened_a_bounded_number_at_a_time(
     monkeypatch.setattr(sharpening, "_DEVICE_SCORES", at_once * logits.shape[1] + 1)
     monkeypatch.setattr(sharpening, "minimised", watched)
     got = logits.clone()
-    assert sharpening._on_device(got, rows, EM) == acted == (0, 2, 3)
+    assert sharpening._on_device(got, rows, EM) == acted
+    assert [row for row, how in acted.items() if how] == [0, 2, 3]
     assert torch.allclose(got, whole, atol=1e-6)
     assert not torch.equal(got, logits)
     assert got[[1, 4, 5, 6]].equal(logits[[1, 4, 5, 6]])
@@ -319,6 +323,15 @@ class Breaks(Stateless):
         raise ArithmeticError
 
 
+class Empties(Stateless):
+    """A session that leaves nothing."""
+
+    stage = Stage.TEMPERATURE
+
+    def adjust(self, logits: Tensor, here: Here) -> Tensor:
+        return torch.full_like(logits, -inf)
+
+
 class Unreadable:
     """Stands where a mask's text should be."""
 
@@ -346,6 +359,26 @@ def test_a_session_that_fails_takes_its_own_row_along_and_no_other() -> None:
     assert out[1:4].eq(-inf).all()
     assert out[0].equal(one_by_one(rows[0], sessions, Here(rows[0])))
     assert out[4].equal(rows[4])
+
+
+def test_rows_of_which_nothing_can_come_are_told() -> None:
+    rows = text_like(6, seed=11)
+    rows[2], rows[3, 5] = -inf, torch.nan
+    places = [Place(n, (EM,), Here(rows[n].clone()), temperature=0.1) for n in range(4)]
+    places.append(Place(4, (EM, Empties()), Here(rows[4].clone())))
+    places.append(Place(5, (), Here(rows[5].clone())))
+    assert adjust_rows(rows, places) == (2, 3, 4)
+
+
+def test_a_descent_that_comes_to_no_number_is_made_anew_score_by_score(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = text_like(4, seed=12)
+    out, alone = rows.clone(), rows.clone()
+    assert minimise_entropies_(alone, range(4), EM) == dict.fromkeys(range(4), True)
+    monkeypatch.setattr(Split, "_n_like", lambda self, chosen: np.full((len(chosen), 4), np.nan))
+    assert minimise_entropies_(out, range(4), EM, temperature=0.1) == dict.fromkeys(range(4), True)
+    assert out.equal(alone)
 
 
 def test_a_place_is_made_once_before_its_row_changes_and_only_for_who_asks() -> None:
@@ -408,7 +441,9 @@ def test_a_warm_row_changes_nothing_for_a_cool_one() -> None:
 
 
 @pytest.mark.model
-def test_a_real_models_rows_are_sharpened_as_in_float64(smollm2_dir: Path) -> None:
+def test_a_real_models_rows_are_sharpened_as_in_float64(
+    smollm2_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.float32)
@@ -416,9 +451,23 @@ def test_a_real_models_rows_are_sharpened_as_in_float64(smollm2_dir: Path) -> No
     text = "The sea is a place of wonder and many people wrote about it in stories, where ships"
     with torch.no_grad():
         rows = model(**tokenizer(text, return_tensors="pt")).logits[0].float()
-    out = rows.clone()
-    acted = minimise_entropies_(out, range(len(rows)), EM, temperature=0.1)
-    assert len(acted) > len(rows) / 2
-    for row, got in zip(rows, out, strict=True):
-        head = row > row.amax() - 7
-        assert (got.double() - descended(row, EM))[head].abs().max() < 5e-6
+    moved: list[np.ndarray[Any, np.dtype[Any]]] = []
+
+    def watched(self: Split, logits: Tensor, points: Points) -> None:
+        moved.append(points.scores[: points.n_heads].copy())
+        write(self, logits, points)
+
+    write = Split.write
+    monkeypatch.setattr(Split, "write", watched)
+    out, far = rows.clone(), list[Tensor]()
+    for n, row in enumerate(rows):
+        moved.clear()
+        if minimise_entropies_(out, [n], EM, temperature=0.1)[n]:
+            changed = (out[n] != row).nonzero()[:, 0]
+            want = descended(row - row.amax(), EM)
+            head = row >= row.topk(len(moved[0])).values[-1]
+            far.append((torch.from_numpy(moved[0]) - want[head]).abs())
+            assert (out[n].double() - want - row.amax())[changed].abs().max() < 1e-5
+    assert len(far) > len(rows) / 2
+    assert torch.cat(far).quantile(0.99) < 2e-7
+    assert torch.cat(far).max() < 1e-5

@@ -64,7 +64,7 @@ def _both(seed: int) -> tuple[float, float]:
         rows.clone(), range(ROWS), EntropyMinimisation(), temperature=TEMPERATURE
     )
     took = (time.perf_counter() - start) * 1e3
-    assert len(acted) == ROWS, "a row was not gated"
+    assert all(acted.values()), "a row was not gated"
     return took, sum(_step(EntropyMinimisation(), row) for row in rows)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil, inf, isfinite
 from typing import TYPE_CHECKING, Final
 
 from elision.contract import Here, Session, Stage
 from elision.guards.phrases.mask import MaskSession
 from elision.guards.phrases.product import Blocked
-from elision.guards.phrases.rows import forbid_rows_
+from elision.guards.phrases.rows import best_scores, forbid_rows_
 from elision.guards.verbatim.mask import VerbatimSession
 from elision.middleware.interventions.entropy import (
     AdaptiveTemperature,
@@ -63,7 +63,8 @@ def adjust_rows(logits: Tensor, places: Sequence[Place]) -> tuple[int, ...]:
         places: At most one per row.
 
     Returns:
-        The rows in which a session failed, ascending: they are ``-inf`` all over.
+        The rows of which nothing can come, ascending: no score is left, or one is no number; or a
+        session failed, which leaves ``-inf`` all over.
     """
     walks = [_Walk(logits, place) for place in places]
     while waiting := [walk for walk in walks if walk.waits()]:
@@ -72,7 +73,12 @@ def adjust_rows(logits: Tensor, places: Sequence[Place]) -> tuple[int, ...]:
             _forbid(logits, masked)
         else:
             _sharpen(logits, waiting)
-    return tuple(sorted(walk.place.index for walk in walks if walk.failed))
+    dead = {walk.place.index for walk in walks if walk.failed}
+    unknown = [walk.place.index for walk in walks if not (walk.failed or walk.is_sound)]
+    if unknown:
+        bests = best_scores(logits, unknown).tolist()
+        dead.update(row for row, best in zip(unknown, bests, strict=True) if not isfinite(best))
+    return tuple(sorted(dead))
 
 
 class _Walk:
@@ -80,11 +86,12 @@ class _Walk:
 
     Attributes:
         failed: Whether a session has failed; the row is ``-inf`` then, and nothing acts on it.
+        is_sound: Whether what acted last has seen to it that something can come of the row.
     """
 
     def __init__(self, logits: Tensor, place: Place) -> None:
         self.place = place
-        self.failed = False
+        self.failed = self.is_sound = False
         self._logits = logits
         self._left = [s for s in reversed(place.sessions) if not _is_idle(s, place)]
         self._here = place.here if isinstance(place.here, Here) else None
@@ -113,9 +120,10 @@ class _Walk:
         self._attempt(lambda: found.append(mask.blocked()))
         return found[0] if found else None
 
-    def went_on(self, key: str = "", value: float = 0.0) -> None:
+    def went_on(self, key: str, value: float, *, is_sound: bool = False) -> None:
         """Take the next session as done; note *value*, if there is any."""
         self._left.pop()
+        self.is_sound = is_sound
         if value and self._here is not None:
             self._here.note(key, value)
 
@@ -130,6 +138,7 @@ class _Walk:
 
     def _run(self) -> None:
         assert self._here is not None
+        self.is_sound = False
         given = row = self._logits[self.place.index]
         while self._left and not _is_batched(self.next):
             row = self._left.pop().adjust(row, self._here)
@@ -181,6 +190,7 @@ def _sharpen(logits: Tensor, walks: Iterable[_Walk]) -> None:
     for (recipe, tenths), group in groups.items():
         rows = [walk.place.index for walk in group]
         warmest = None if tenths is None else max(walk.warmth or 0.0 for walk in group)
-        acted = {*minimise_entropies_(logits, rows, recipe, temperature=warmest)}
+        found = minimise_entropies_(logits, rows, recipe, temperature=warmest)
         for walk in group:
-            walk.went_on("entropy_minimised", walk.place.index in acted)
+            acted = found[walk.place.index]
+            walk.went_on("entropy_minimised", bool(acted), is_sound=acted is not None)

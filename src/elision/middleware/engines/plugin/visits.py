@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf
 from typing import TYPE_CHECKING, Self
 
 from elision.contract import BranchKey, Here, Session
-from elision.guards.phrases.rows import best_scores
 from elision.middleware.engines.plugin.orders import Order
 from elision.middleware.interventions.base import Chain, Contrasts
 from elision.middleware.interventions.batching import Place, adjust_rows
@@ -90,12 +89,9 @@ def adjust(logits: Tensor, visits: Sequence[Visit], worker: Worker) -> Tensor:
     _forbid_(logits, [(v.index, token) for v in live for token in worker.reserved(v.order)])
     places = [_place(visit, logits) for visit in live]
     _forbid_(logits, [(v.index, token) for v in live for token in v.banned])
-    adjust_rows(logits, places)
+    empty = adjust_rows(logits, places)
     dead = [visit for visit in visits if visit.is_dead]
-    if live:
-        bests = best_scores(logits, [visit.index for visit in live]).tolist()
-        dead += [visit for visit, best in zip(live, bests, strict=True) if not isfinite(best)]
-    stop_(logits, dead, worker)
+    stop_(logits, dead + [visit for visit in live if visit.index in empty], worker)
     return logits
 
 
@@ -124,10 +120,8 @@ def _ends(order: Order, worker: Worker, width: int) -> tuple[int, ...]:
 
 
 def _place(visit: Visit, logits: Tensor) -> Place:
-    row = logits[visit.index]
-
     def make() -> Here:
-        return Here(row.clone(), position=visit.here_position, branch=visit.branch)
+        return Here(logits[visit.index].clone(), position=visit.here_position, branch=visit.branch)
 
     # What compares other scores to the model's own must see these as they were before a ban.
     here = make() if visit.branch is not None else make
@@ -139,8 +133,13 @@ def _forbid_(logits: Tensor, pairs: Sequence[tuple[int, int]]) -> None:
 
 
 def _write_(logits: Tensor, pairs: Sequence[tuple[int, int]], value: float) -> None:
-    if pairs:
-        import torch
+    if not pairs:
+        return
+    rows, tokens = map(list, zip(*pairs, strict=True))
+    if logits.device.type == "cpu":  # where a few tensors more cost what a row costs
+        logits.numpy()[rows, tokens] = value
+        return
+    import torch
 
-        rows, tokens = torch.tensor(pairs, device=logits.device).unbind(-1)
-        logits[rows, tokens] = value
+    lines, ids = torch.tensor([rows, tokens], device=logits.device)
+    logits[lines, ids] = value

@@ -29,9 +29,9 @@ from elision.middleware.interventions.entropy.whole import minimised
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NARROWEST, _WIDEST = 7.5, 14.0
+_NARROWEST, _WIDEST = 7.0, 14.0
 """Nats from the best score to the cut: less is not accurate, more is not worth it."""
-_MARGIN: Final = 3.0
+_MARGIN: Final = 1.5
 """Nats from the mean score to the cut; nearer to it, the tail moves unlike the nodes."""
 _FORGOTTEN: Final = 1e-12
 """Share of the tail, at its row's temperature, that counts as none."""
@@ -47,7 +47,7 @@ def minimise_entropies_(
     recipe: EntropyMinimisation,
     *,
     temperature: float | None = None,
-) -> tuple[int, ...]:
+) -> dict[int, bool | None]:
     r"""Sharpen the hesitant ones of some rows, in place.
 
     Each row becomes what `minimise_entropy` makes of it, up to rounding, whatever stands in the
@@ -56,8 +56,10 @@ def minimise_entropies_(
     or without it their share at :math:`\tau` is at most
     :math:`V \exp((2.1\,\mathrm{lr}\,\mathrm{steps} - c) / \tau) \le 10^{-12}`: so :math:`c` is
     chosen. The others depend on them by mass and mean: exact at the first step; behind it by a
-    quadrature, exact for 1, z, s and zs with :math:`s = \epsilon / (|g| + \epsilon)` of the first
-    step, whose error moves no score by more than 1e-6 nats (measured against float64: 2e-7).
+    quadrature, exact for 1 and z and, up to the error of a sample of 1,024 tokens, for s and zs
+    with :math:`s = \epsilon / (|g| + \epsilon)` of the first step. On a real model's rows, by the
+    profile's settings, 99 scores in 100 come within 2e-7 nats of a descent in float64, and all
+    within 1e-5: the worst stand next to the mean, where Adam divides one small number by another.
 
     Args:
         logits: Scores, float32, shape ``(R, V)``, any device.
@@ -67,18 +69,21 @@ def minimise_entropies_(
             made of them, and no probability is told; the highest of theirs. None: not known.
 
     Returns:
-        The rows that were sharpened, in their order.
+        For each of *rows*, in their order, whether it was sharpened. None: it was not, and nobody
+        has seen that its best score is a number; of the others that is known.
     """
     if not recipe.lr or not recipe.steps or not rows:
-        return ()
+        return dict.fromkeys(rows)
     if logits.device.type != "cpu":
         return _on_device(logits, rows, recipe)
     cut = _cut(logits, recipe, temperature)
     if cut is None:
-        return tuple(row for row in rows if _alone(logits, row, recipe))
-    parts = [rows[n : n + _ROWS_AT_ONCE] for n in range(0, len(rows), _ROWS_AT_ONCE)]
+        return {row: _alone(logits, row, recipe) for row in rows}
+    found: dict[int, bool | None] = {}
     with np.errstate(all="ignore"):  # what comes of rows without a distribution is left out
-        return tuple(row for part in parts for row in _heads_sharpened(logits, part, recipe, cut))
+        for n in range(0, len(rows), _ROWS_AT_ONCE):
+            found |= _heads_sharpened(logits, rows[n : n + _ROWS_AT_ONCE], recipe, cut)
+    return found
 
 
 def _cut(logits: Tensor, recipe: EntropyMinimisation, temperature: float | None) -> float | None:
@@ -93,7 +98,9 @@ def _cut(logits: Tensor, recipe: EntropyMinimisation, temperature: float | None)
     return max(cut, _NARROWEST) if cut <= _WIDEST else None
 
 
-def _on_device(logits: Tensor, rows: Sequence[int], recipe: EntropyMinimisation) -> tuple[int, ...]:
+def _on_device(
+    logits: Tensor, rows: Sequence[int], recipe: EntropyMinimisation
+) -> dict[int, bool | None]:
     """Sharpen every score, many rows in one go: there passes are cheap, and waiting is not."""
     import torch
 
@@ -103,11 +110,11 @@ def _on_device(logits: Tensor, rows: Sequence[int], recipe: EntropyMinimisation)
         sharper, hesitant = minimised(logits[lines], recipe)
         logits[lines] = sharper
         found.append(hesitant)
-    return tuple(row for row, acted in zip(rows, torch.cat(found).tolist(), strict=True) if acted)
+    return {row: acted or None for row, acted in zip(rows, torch.cat(found).tolist(), strict=True)}
 
 
-def _alone(logits: Tensor, row: int, recipe: EntropyMinimisation) -> bool:
-    """Sharpen one row, every score of it, in place; return whether it was hesitant."""
+def _alone(logits: Tensor, row: int, recipe: EntropyMinimisation) -> bool | None:
+    """Sharpen one row, every score of it, in place; see `minimise_entropies_`."""
     here = logits[row]
     sharper = minimise_entropy(
         here,
@@ -118,14 +125,14 @@ def _alone(logits: Tensor, row: int, recipe: EntropyMinimisation) -> bool:
         method=recipe.method,
     )
     if sharper is here:
-        return False
+        return None
     here.copy_(sharper)
     return True
 
 
 def _heads_sharpened(
     logits: Tensor, rows: Sequence[int], recipe: EntropyMinimisation, cut: float
-) -> list[int]:
+) -> dict[int, bool | None]:
     """Sharpen the heads of a few rows; whole rows where the head is not all that matters."""
     split = Split(logits, rows, cut)
     hesitant = split.is_row & (split.nats > recipe.threshold) & (split.mean != 0)
@@ -134,39 +141,45 @@ def _heads_sharpened(
     if len(chosen):
         points = split.points(chosen)
         _descend_(points, recipe)
+        if not np.isfinite(points.scores).all():
+            return {row: _alone(logits, row, recipe) for row in rows}
         split.write(logits, points)
+    found = {
+        row: acted if is_row else None
+        for row, acted, is_row in zip(rows, fit.tolist(), split.is_row.tolist(), strict=True)
+    }
     others = [rows[n] for n in np.flatnonzero(hesitant & ~fit).tolist()]
-    done = {*(rows[n] for n in chosen.tolist()), *_others_sharpened(logits, others, recipe, cut)}
-    return [row for row in rows if row in done]
+    return found | _others_sharpened(logits, others, recipe, cut)
 
 
 def _others_sharpened(
     logits: Tensor, rows: Sequence[int], recipe: EntropyMinimisation, cut: float
-) -> list[int]:
+) -> dict[int, bool | None]:
     """Sharpen rows whose mean lies too near to *cut*."""
     if rows and cut < _WIDEST:
         return _heads_sharpened(logits, rows, recipe, min(cut + 4.0, _WIDEST))
-    return [row for row in rows if _alone(logits, row, recipe)]
+    return {row: _alone(logits, row, recipe) for row in rows}
 
 
 def _descend_(points: Points, recipe: EntropyMinimisation) -> None:
     """Move the points as `minimise_entropy` moves the scores of their rows."""
     y, owner = points.scores, points.owner
     first, second = np.zeros_like(y), np.zeros_like(y)
-    start = y
-    going = np.ones(points.n_rows, dtype=bool)
+    pull = y
+    going = np.ones(len(points.starts), dtype=bool)
     for n in range(1, recipe.steps + 1):
-        weights = np.exp(y)
-        total = points.sums(weights * points.n_like)
-        probs = weights / total[owner]
-        mean = points.sums(probs * points.n_like * y)
+        probs = np.exp(y)
+        total = points.sums(probs)
+        mean = points.sums(probs * y) / total
         going &= np.log(total) - mean > recipe.threshold
         if n > 1 and not going.any():
             break
-        start = probs if n == 1 else start
-        gradient = probs * (mean[owner] + recipe.kl_weight - y) - recipe.kl_weight * start
+        probs *= (1 / total)[owner]
+        pull = recipe.kl_weight * probs if n == 1 else pull
+        gradient = probs * ((mean + recipe.kl_weight)[owner] - y) - pull
         first += (1 - BETA1) * (gradient - first)
         second += (1 - BETA2) * (gradient * gradient - second)
         bias1, bias2 = 1 - BETA1**n, sqrt(1 - BETA2**n)
-        lr = np.where(going | (n == 1), recipe.lr * bias2 / bias1, 0.0)
-        y -= lr[owner] * first / (np.sqrt(second) + EPS * bias2)
+        lr = recipe.lr * bias2 / bias1
+        step = lr * first / (np.sqrt(second) + EPS * bias2)
+        y -= step if n == 1 or going.all() else step * going[owner]
