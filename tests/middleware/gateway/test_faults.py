@@ -40,6 +40,9 @@ WITHIN = {
 }
 """Faults in the middle of a stream; the code of the error event that ends it."""
 
+LATE = frozenset({"silent", "slow", "endless"})
+"""Faults that end at a limit of time."""
+
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[ScriptedUpstream]:
@@ -48,19 +51,32 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 
 @pytest.fixture(scope="module")
-def _served(served: Any, upstream: ScriptedUpstream) -> Iterator[Any]:
-    engine = RemoteEngine(
-        upstream.url, model="scripted", name="far", timeout_s=0.25, retries=0, probe=False
-    )
-    with served(engine) as server:
+def _patient(served: Any, upstream: ScriptedUpstream) -> Iterator[Any]:
+    with _server(served, upstream, "patient", 20.0) as server:
         yield server
 
 
+@pytest.fixture(scope="module")
+def _hasty(served: Any, upstream: ScriptedUpstream) -> Iterator[Any]:
+    with _server(served, upstream, "hasty", 0.6) as server:
+        yield server
+
+
+def _server(served: Any, upstream: ScriptedUpstream, name: str, timeout_s: float) -> Any:
+    return served(
+        RemoteEngine(
+            upstream.url, model="scripted", name=name, timeout_s=timeout_s, retries=0, probe=False
+        )
+    )
+
+
 @pytest.fixture
-def server(_served: Any, upstream: ScriptedUpstream) -> Any:
+def server(request: pytest.FixtureRequest, upstream: ScriptedUpstream) -> Any:
+    """A server before the upstream, hasty where the fault is to be told as a timeout."""
     upstream.fault, upstream.fault_after, upstream.n_faults = None, 3, None
     upstream.delay_s = 0.0
-    return _served
+    fault = getattr(request.node, "callspec", None) and request.node.callspec.params.get("fault")
+    return request.getfixturevalue("_hasty" if fault in LATE else "_patient")
 
 
 @pytest.fixture
@@ -73,10 +89,10 @@ def registered(server: Any) -> Iterator[None]:
 
 def ask(server: Any, profile: str, *, stream: bool) -> tuple[int, dict[str, str], bytes]:
     body = {
-        "model": f"far@{profile}",
+        "model": f"{server.engine.name}@{profile}",
         "messages": [{"role": "user", "content": PROMPT}],
         "stream": stream,
-        "elision": {"timeout_s": 0.4},
+        "elision": {"timeout_s": 1 if server.engine.name == "hasty" else 20},
     }
     status, headers, page = server.ask("POST", PATH, body)
     return status, headers, page

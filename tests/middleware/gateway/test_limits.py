@@ -30,6 +30,7 @@ from elision.middleware.gateway.limits.estimate import REPLY_TOKENS, Estimate
 from elision.middleware.gateway.limits.ledger import Ledger, place_of
 from elision.middleware.gateway.limits.meter import Meter
 from elision.settings import Settings
+from elision.testing.waiting import awaited_s
 
 S = 1_000_000_000
 STEPS = st.lists(
@@ -538,11 +539,7 @@ async def test_what_cannot_be_saved_still_counts_and_is_tried_again(
         account.settle(60, 60)
         await asyncio.sleep(0.05)
         assert account.left == 40
-    for _ in range(100):
-        if ledger.spent(account.entry) == 60:
-            break
-        await asyncio.sleep(0.02)
-    assert ledger.spent(account.entry) == 60
+    await awaited_s(lambda: ledger.spent(account.entry) == 60)
     assert account.left == 40
     await books.aclose()
 

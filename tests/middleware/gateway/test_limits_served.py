@@ -188,11 +188,11 @@ def test_a_request_that_cannot_be_read_costs_no_tokens_and_is_told_the_rest(
 
 
 def test_more_than_a_minute_ever_has_is_not_worth_a_new_try(keyed: Any) -> None:
-    with client(keyed, "k-small", max_retries=3) as one:
+    with client(keyed, "k-small", max_retries=6) as one:
         began = time.monotonic()
         with pytest.raises(openai.RateLimitError, match="max_tokens") as caught:
             say(one, max_tokens=2000)
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 5  # six more tries take twenty seconds
     assert caught.value.type == "tokens"
     assert keyed.engine.plans == []
 

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from elision.errors import GuardError
 from elision.middleware.gateway.streaming import EventStream, until_gone
+from elision.testing.waiting import awaited_s
 
 CHAT: dict[str, Any] = {"model": "speaker", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -140,11 +141,13 @@ def test_eight_streams_run_side_by_side(server: Any) -> None:
 
 
 async def test_a_silent_stream_is_kept_alive_and_opened() -> None:
+    sent: list[Any] = []
+
     async def slow() -> AsyncIterator[bytes]:
-        await asyncio.sleep(0.25)
+        await awaited_s(lambda: len(sent) == 3)
         yield b"data: 1\n\n"
 
-    sent = await _serve(EventStream(slow(), heartbeat_s=0.1))
+    await _serve(EventStream(slow(), heartbeat_s=0.1), sent)
 
     assert sent[0]["type"] == "http.response.start"
     bodies = [message["body"] for message in sent[1:]]
@@ -153,11 +156,11 @@ async def test_a_silent_stream_is_kept_alive_and_opened() -> None:
 
 async def test_a_busy_stream_needs_no_keeping_alive() -> None:
     async def steady() -> AsyncIterator[bytes]:
-        for _ in range(10):
+        for _ in range(70):
             await asyncio.sleep(0.02)
             yield b"data: 1\n\n"
 
-    sent = await _serve(EventStream(steady(), heartbeat_s=0.15))
+    sent = await _serve(EventStream(steady(), heartbeat_s=1.2))
 
     assert b": keep-alive\n\n" not in [message.get("body") for message in sent]
 
@@ -241,8 +244,10 @@ async def _endless() -> AsyncIterator[bytes]:
         yield b"data: 1\n\n"
 
 
-async def _serve(stream: EventStream, *, leaves_after_s: float = 3600) -> list[Any]:
-    sent: list[Any] = []
+async def _serve(
+    stream: EventStream, into: list[Any] | None = None, *, leaves_after_s: float = 3600
+) -> list[Any]:
+    sent: list[Any] = [] if into is None else into
 
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(leaves_after_s)

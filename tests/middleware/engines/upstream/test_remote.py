@@ -41,6 +41,7 @@ from elision.errors import (
 )
 from elision.middleware.engines.remote import RemoteEngine
 from elision.middleware.engines.upstream.offers import Offers
+from elision.testing.waiting import awaited_s
 
 KEY = "sk-very-secret"
 ASK = ({"role": "user", "content": "Who is Voldemort?"},)
@@ -122,10 +123,7 @@ class Upstream:
             writer.close()
 
     async def all_closed(self, within_s: float) -> bool:
-        end = monotonic() + within_s
-        while self.open and monotonic() < end:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-        return self.open == 0
+        return await awaited_s(lambda: not self.open) < within_s
 
 
 async def _until_closed(reader: asyncio.StreamReader) -> None:
@@ -378,8 +376,7 @@ async def test_closing_the_iterator_closes_the_upstream_within_250_ms(handler: H
 async def test_cancelling_the_reader_closes_the_upstream_within_250_ms(handler: Handler) -> None:
     async with upstream(handler) as up, engine_on(up) as engine:
         reading = asyncio.create_task(collect(engine.stream(PLAN)))
-        await asyncio.sleep(0.1)
-        assert up.open == 1
+        await awaited_s(lambda: up.open == 1)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -410,10 +407,10 @@ async def test_closing_the_engine_ends_what_is_under_way_and_what_would_come(
 ) -> None:
     async with upstream(handler) as up, engine_on(up) as engine:
         reading = asyncio.create_task(fault_of(engine))
-        await asyncio.sleep(0.1)
+        await awaited_s(lambda: up.open == 1)
         await engine.aclose()
         await engine.aclose()
-        assert isinstance(await asyncio.wait_for(reading, 1), UpstreamError)
+        assert isinstance(await asyncio.wait_for(reading, 5), UpstreamError)
         assert await up.all_closed(within_s=0.25)
         assert isinstance(await fault_of(engine), EngineError)
 

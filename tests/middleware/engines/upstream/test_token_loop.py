@@ -63,6 +63,7 @@ from elision.testing.script import FactTable
 from elision.testing.scripted import ScriptedEngine, ScriptedModel
 from elision.testing.tokenizers import byte_lexicon, byte_tokenizer, word_tokenizer
 from elision.testing.upstream import ScriptedUpstream
+from elision.testing.waiting import awaited_s
 
 SECRET = "Marguerite Delacroix"
 FACTS = {"painter": f"It was {SECRET}, of Lyon.", "weather": "It rains in Lyon, märchenhaft."}
@@ -316,10 +317,8 @@ async def test_closing_a_stream_calls_off_what_is_being_asked(folder: Path) -> N
         await anext(stream)
         upstream.delay_s = SILENT_S
         await until(lambda: upstream.n_open == 1)
-        left = time.monotonic()
         await stream.aclose()
-        await until(lambda: upstream.n_open == 0)
-        assert time.monotonic() - left < 0.25
+        assert await awaited_s(lambda: upstream.n_open == 0) < 0.25
         upstream.delay_s = 0.0
         assert (await written(loop, plan())).text == FACTS["painter"]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,10 @@ from elision.middleware.gateway import Listener
 from elision.middleware.pipeline import Pipeline
 from elision.settings import Settings
 from elision.testing.upstream import ScriptedUpstream
+from elision.testing.waiting import awaited_s, waited_s
 
 ASK = ({"role": "user", "content": "Go on"},)
 LONG = "on and on " * 400
-
-
-def seconds_until(is_so: Callable[[], bool]) -> float:
-    """Return how long it took; fail after five seconds."""
-    began = time.monotonic()
-    while not is_so():
-        assert time.monotonic() - began < 5
-        time.sleep(0.002)
-    return time.monotonic() - began
 
 
 @contextmanager
@@ -70,12 +61,12 @@ def test_a_client_that_leaves_ends_the_upstreams_work_within_a_quarter_second(
         with serving(tmp_path, engine) as at:
             body = {"model": "scripted", "messages": ASK, "stream": stream}
             connection = post(at, body)
-            seconds_until(lambda: up.n_open == 1)
+            waited_s(lambda: up.n_open == 1)
             if stream and fault is None:
                 assert b"200" in connection.recv(64)
             time.sleep(0.05)
             connection.close()
-            took_s = seconds_until(lambda: up.n_open == 0)
+            took_s = waited_s(lambda: up.n_open == 0)
     assert took_s < 0.25
 
 
@@ -88,9 +79,6 @@ async def test_a_reader_that_leaves_ends_the_upstreams_work_within_a_quarter_sec
         async with aclosing(engine.stream(Plan(request=Request(messages=ASK)))) as deltas:
             await anext(deltas)
             assert up.n_open == 1
-        began = time.monotonic()
-        while up.n_open:
-            assert time.monotonic() - began < 0.25
-            await asyncio.sleep(0.002)
+        assert await awaited_s(lambda: not up.n_open) < 0.25
         assert up.n_steps < 10
         await engine.aclose()
