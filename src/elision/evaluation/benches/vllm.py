@@ -78,7 +78,7 @@ def _throughput(setup: Setup, lent: Lent) -> Iterator[Figure]:
 
 async def _rounds(setup: Setup, ways: dict[str, Way], *, n_streams: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for n in range(-1, setup.repeats(6, 2)):
+    for n in range(-1, setup.repeats(10, 2)):
         for name in list(ways) if n % 2 else list(ways)[::-1]:
             pace = await tokens_per_s(
                 ways[name], n_streams=n_streams, n_tokens=N_TOKENS, temperature=0.1
