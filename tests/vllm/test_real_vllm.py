@@ -170,7 +170,7 @@ async def test_leaving_a_loop_leaves_nothing_running(vllm: Server) -> None:
         left = time.monotonic()
         while await asyncio.to_thread(vllm.n_running):
             assert time.monotonic() - left < 5
-        assert time.monotonic() - left < 4 * STOPS_WITHIN_S
+        assert time.monotonic() - left < 3  # what runs on takes half a minute
 
 
 # --- what a loop writes --------------------------------------------------------------------------

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.model]
 
 GREEDY = Sampling(temperature=0.0)
 ENFORCED_WITHIN_S = 5.0
-FREED_WITHIN_S = 1.0
+FREED_WITHIN_S = 3.0
 STOP = 1
 
 

@@ -106,13 +106,13 @@ async def test_how_servers_are_is_told_though_one_hangs(fleet: Make) -> None:
 async def test_a_probe_in_vain_ends_and_is_not_waited_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(meeting, "MOST_S", 0.2)
+    monkeypatch.setattr(meeting, "MOST_S", 0.5)
     async with hung() as url:
         engine = VllmEngine([Replica(url)], name="m")
         begun = time.monotonic()
-        for _ in range(5):
+        for _ in range(9):
             await engine.probe()
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 4
         await engine.aclose()
 
 

@@ -1,7 +1,7 @@
 """EM-INF over many rows at once: what one row's descent does, at a fraction of its cost.
 
 On a CPU a row costs what its passes over the vocabulary cost, and one row's descent takes some
-fifty. Here it takes a dozen. Where a row is drawn from at a low temperature, tokens far below the
+fifty. Here it takes nine. Where a row is drawn from at a low temperature, tokens far below the
 best have no probability left, so only the *head* must be moved: the scores within some nats of the
 best. The *tail* counts through its mass and its mean at each step. What a step does to a score
 depends on that score and on sums over the row, so the tail is stood for by a few made-up tokens,
