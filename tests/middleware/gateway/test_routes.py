@@ -103,6 +103,7 @@ def test_requests_tokens_and_times_are_counted(server: Any) -> None:
     route = "/v1/chat/completions"
 
     def sample() -> list[float]:
+        server.settles(0, "elision_requests_in_flight", route=route)
         return [
             server.metric("elision_requests_total", route=route, status="2xx"),
             server.metric("elision_requests_total", route=route, status="4xx"),
