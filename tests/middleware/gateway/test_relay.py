@@ -37,6 +37,8 @@ def upstream() -> Iterator[ScriptedUpstream]:
 def _through(served: Any, upstream: ScriptedUpstream) -> Iterator[Any]:
     engine = RemoteEngine(upstream.url, model="scripted", name="far", key="their-key", timeout_s=5)
     with served(engine) as server:
+        # The first request asks the upstream what it offers, which no test here is about.
+        assert server.ask("POST", PATH, CHAT | {"model": "far@plain"})[0] == 200
         yield server
 
 
