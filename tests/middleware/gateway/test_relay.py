@@ -208,20 +208,13 @@ def test_a_client_that_leaves_ends_the_upstreams_work_within_a_quarter_second(
     upstream.delay_s, upstream.fault = 0.05 if body.get("stream") else 3.0, body.get("fault")
     model = {"model": f"far@{profile}", "stream": bool(body.get("stream"))}
     connection: socket.socket = through.open(CHAT | model)
-    wait_until(lambda: upstream.n_open == 1)
+    waited_s(lambda: upstream.n_open == 1)
     if body.get("stream"):
         assert connection.recv(100)
     connection.close()
 
     assert waited_s(lambda: upstream.n_open == 0) < 0.25
     through.settles(0, "elision_requests_in_flight", route=PATH)
-
-
-def wait_until(what: Any) -> None:
-    end = time.monotonic() + 5
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def test_a_connection_serves_again_after_a_relayed_reply(

@@ -316,7 +316,7 @@ async def test_closing_a_stream_calls_off_what_is_being_asked(folder: Path) -> N
         stream = loop.stream(plan())
         await anext(stream)
         upstream.delay_s = SILENT_S
-        await until(lambda: upstream.n_open == 1)
+        await awaited_s(lambda: upstream.n_open == 1)
         await stream.aclose()
         assert await awaited_s(lambda: upstream.n_open == 0) < 0.25
         upstream.delay_s = 0.0
@@ -336,17 +336,11 @@ async def test_who_leaves_takes_nobody_with_him(folder: Path) -> None:
         await anext(leaving)
         slow["now"] = True
         staying = asyncio.ensure_future(written(loop, plan()))
-        await until(lambda: upstream.n_open >= 1)
+        await awaited_s(lambda: upstream.n_open >= 1)
         await asyncio.sleep(0.05)
         assert not staying.done()
         await leaving.aclose()
         assert (await asyncio.wait_for(staying, 5)).text == FACTS["painter"]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110 - another thread's numbers
-            await asyncio.sleep(0.002)
 
 
 async def test_a_deadline_calls_off_what_is_being_asked(folder: Path) -> None:
@@ -356,7 +350,7 @@ async def test_a_deadline_calls_off_what_is_being_asked(folder: Path) -> None:
         with pytest.raises(UpstreamTimeoutError, match="deadline"):
             await written(loop, plan(timeout_s=0.2))
         assert time.monotonic() - begun < 1
-        await until(lambda: upstream.n_open == 0)
+        await awaited_s(lambda: upstream.n_open == 0)
 
 
 async def test_a_request_that_fails_fails_alone_and_nothing_is_asked_for_twice(
@@ -399,12 +393,12 @@ async def test_an_engine_that_closes_ends_its_streams_threads_and_connections(
         stream = loop.stream(plan())
         await anext(stream)
         upstream.delay_s = SILENT_S
-        await until(lambda: upstream.n_open == 1)
+        await awaited_s(lambda: upstream.n_open == 1)
         await engine.aclose()
         with pytest.raises(EngineError, match="closed"):
             async for _ in stream:
                 pass
-        await until(lambda: upstream.n_lines == 0)
+        await awaited_s(lambda: upstream.n_lines == 0)
         with pytest.raises(EngineError):
             await written(loop, plan())
     gone = {thread.name for thread in threading.enumerate()} - before

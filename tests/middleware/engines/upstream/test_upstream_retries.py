@@ -89,7 +89,7 @@ async def test_a_deadline_is_not_waited_past() -> None:
     async with ScriptedUpstream("Hello", fault="refused") as up:
         began = time.monotonic()
         await fault(up.url, retries=10, timeout_s=0.3)
-        assert time.monotonic() - began < 5  # ten tries take more than a minute
+        assert time.monotonic() - began < 2  # all tries take four seconds at the least
 
 
 @pytest.mark.parametrize(

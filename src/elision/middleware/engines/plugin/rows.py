@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from elision.middleware.engines.plugin.worker import Worker
 
 _log = logging.getLogger(__name__)
-_TAIL: Final = 8
+_TAIL: Final = 32
 """Tokens by which a list is known again: vLLM appends to it, or cuts its end off."""
 
 
