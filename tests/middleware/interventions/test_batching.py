@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,10 +28,9 @@ from elision.middleware.interventions import (
     LogitBias,
 )
 from elision.middleware.interventions.batching import Place, adjust_rows
-from elision.middleware.interventions.entropy import EM_INF, entropy
+from elision.middleware.interventions.entropy import EM_INF, compiled, entropy
 from elision.middleware.interventions.entropy import rows as sharpening
-from elision.middleware.interventions.entropy.rows import minimise_entropies_
-from elision.middleware.interventions.entropy.split import Points, Split
+from elision.middleware.interventions.entropy.rows import minimise_entropies_, prepare
 from elision.middleware.interventions.entropy.whole import minimised
 from elision.testing import byte_lexicon
 from elision.testing.laws import awkward_rows
@@ -220,6 +219,51 @@ def test_rows_without_a_distribution_poison_no_other() -> None:
     assert broken[rest].equal(alone[rest])
 
 
+@pytest.mark.parametrize("n_scores", [2, 63, 64, 65, 130, 511, 512, 513, 1536, 1537, 5000])
+def test_rows_of_any_length_descend_as_in_float64(n_scores: int) -> None:
+    rows = text_like(4, n_scores, seed=n_scores)
+    out = rows.clone()
+    acted = minimise_entropies_(out, range(4), EM, temperature=0.1)
+    assert acted == {n: entropy(row) > EM.threshold for n, row in enumerate(rows)}
+    for row, got in zip(rows, out, strict=True):
+        near = (got.double() - descended(row, EM)).abs()[row > row.amax() - 7]
+        assert near.max() < 5e-6
+
+
+def test_awkward_rows_are_taken_where_they_are_alone_and_lose_nothing() -> None:
+    out = torch.stack(ROWS)
+    acted = minimise_entropies_(out, range(len(ROWS)), EM, temperature=0.1)
+    for n, row in enumerate(ROWS):
+        best = row.amax()
+        if not best.isfinite() or row.isnan().any():
+            assert acted[n] is None
+            assert out[n].allclose(row, equal_nan=True)
+            continue
+        assert out[n].isneginf().equal(row.isneginf())
+        assert out[n].argmax() in (row == best).nonzero()
+        spread = best - row[row > -inf].amin()
+        if not 0 < spread < 1e-4:  # there rounding is the signal
+            assert bool(acted[n]) == (EM.adjust(row, Here(row)) is not row)
+
+
+def test_where_no_folder_may_be_written_to_a_function_is_compiled_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bool] = []
+
+    def nowhere(*signature: str, cache: bool = False, **terms: Any) -> Any:
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("no locator available")
+        return njit(*signature, **terms)
+
+    njit = compiled.njit
+    monkeypatch.setattr(compiled, "njit", nowhere)
+    twice = compiled._compiled("int64(int64)")(lambda n: 2 * n)
+    assert twice(21) == 42
+    assert asked == [True, False]
+
+
 def test_a_row_comes_out_the_same_whoever_stands_beside_it() -> None:
     rows = text_like(40, seed=5)
     whole, apart, alone = rows.clone(), rows.clone(), rows.clone()
@@ -376,9 +420,30 @@ def test_a_descent_that_comes_to_no_number_is_made_anew_score_by_score(
     rows = text_like(4, seed=12)
     out, alone = rows.clone(), rows.clone()
     assert minimise_entropies_(alone, range(4), EM) == dict.fromkeys(range(4), True)
-    monkeypatch.setattr(Split, "_n_like", lambda self, chosen: np.full((len(chosen), 4), np.nan))
+    monkeypatch.setattr(compiled, "sharpen_", lambda *_: compiled.WHOLE)
     assert minimise_entropies_(out, range(4), EM, temperature=0.1) == dict.fromkeys(range(4), True)
     assert out.equal(alone)
+
+
+def test_without_a_compiler_every_score_of_each_row_is_moved(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = text_like(3, seed=13)
+    rows[1] = -inf
+    monkeypatch.delattr("elision.middleware.interventions.entropy.compiled")
+    monkeypatch.delitem(sys.modules, compiled.__name__)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    prepare.cache_clear()
+    try:
+        out = rows.clone()
+        acted = minimise_entropies_(out, range(3), EM, temperature=0.1)
+        minimise_entropies_(rows.clone(), range(3), EM, temperature=0.1)
+    finally:
+        prepare.cache_clear()
+    assert acted == {0: True, 1: None, 2: True}
+    assert out.equal(torch.stack([EM.adjust(row, Here(row)) for row in rows]))
+    [told] = caplog.messages
+    assert "not compiled" in told
 
 
 def test_a_place_is_made_once_before_its_row_changes_and_only_for_who_asks() -> None:
@@ -441,9 +506,7 @@ def test_a_warm_row_changes_nothing_for_a_cool_one() -> None:
 
 
 @pytest.mark.model
-def test_a_real_models_rows_are_sharpened_as_in_float64(
-    smollm2_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_real_models_rows_are_sharpened_as_in_float64(smollm2_dir: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.float32)
@@ -451,23 +514,16 @@ def test_a_real_models_rows_are_sharpened_as_in_float64(
     text = "The sea is a place of wonder and many people wrote about it in stories, where ships"
     with torch.no_grad():
         rows = model(**tokenizer(text, return_tensors="pt")).logits[0].float()
-    moved: list[np.ndarray[Any, np.dtype[Any]]] = []
-
-    def watched(self: Split, logits: Tensor, points: Points) -> None:
-        moved.append(points.scores[: points.n_heads].copy())
-        write(self, logits, points)
-
-    write = Split.write
-    monkeypatch.setattr(Split, "write", watched)
     out, far = rows.clone(), list[Tensor]()
     for n, row in enumerate(rows):
-        moved.clear()
         if minimise_entropies_(out, [n], EM, temperature=0.1)[n]:
             changed = (out[n] != row).nonzero()[:, 0]
             want = descended(row - row.amax(), EM)
-            head = row >= row.topk(len(moved[0])).values[-1]
-            far.append((torch.from_numpy(moved[0]) - want[head]).abs())
             assert (out[n].double() - want - row.amax())[changed].abs().max() < 1e-5
+            terms = (EM.threshold, EM.kl_weight, EM.lr, EM.steps)
+            status, _, ids, y = compiled.moved(row.numpy(), 7.0, 14.0, *terms)
+            assert status == compiled.SHARPENED
+            far.append((torch.from_numpy(y) - want[torch.from_numpy(ids).long()]).abs())
     assert len(far) > len(rows) / 2
     assert torch.cat(far).quantile(0.99) < 2e-7
     assert torch.cat(far).max() < 1e-5

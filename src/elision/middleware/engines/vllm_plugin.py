@@ -178,10 +178,10 @@ class ElisionProcessor(*_INTERFACES):  # type: ignore[misc]
         return [row.visit(index, output) for index, (row, output) in self._rows.items()]
 
     def _get_ready(self) -> None:
-        """Read the vocabulary while nobody waits; say why orders will not be carried out."""
+        """Do what takes time while nobody waits; say why orders will not be carried out."""
         worker = self._worker
         try:
-            _ = worker.silent, worker.lexicon
+            worker.get_ready()
         except ElisionError as exc:
             worker.unfit = worker.unfit or str(exc)
         if worker.unfit:

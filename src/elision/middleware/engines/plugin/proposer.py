@@ -63,7 +63,7 @@ class ElisionProposer:
         """
         runner = runner_above(sys._getframe(1), model)
         mend_expansion()
-        _ = self._worker.lexicon  # read while nobody waits
+        self._worker.get_ready()
         self._hook = Hook(
             model.compute_logits, runner, self._seats, self._worker, n_drafts=self._most
         )

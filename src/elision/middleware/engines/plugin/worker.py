@@ -12,6 +12,7 @@ from elision.errors import ConfigError, GuardError
 from elision.lexicon import TokenizerLexicon
 from elision.middleware.engines.plugin.admission import secret_of
 from elision.middleware.engines.plugin.kept import Kept
+from elision.middleware.interventions.entropy.rows import prepare
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -98,6 +99,19 @@ class Worker:
         if not found:
             raise ConfigError("the model has no token that writes nothing; it cannot be stopped")
         return tuple(sorted(found))
+
+    def get_ready(self) -> None:
+        """Read the vocabulary, and compile what a CPU sharpens rows by, while nobody waits.
+
+        Raises:
+            LexiconError: If nothing can be guarded with this vocabulary.
+            ConfigError: If the model has no token that writes nothing.
+        """
+        import torch
+
+        _ = self.silent, self.lexicon
+        if not torch.cuda.is_available():
+            prepare()
 
     def ends(self, order: Order) -> tuple[int, ...]:
         """Return what is forced where nothing acceptable is left."""

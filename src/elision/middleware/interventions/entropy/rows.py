@@ -1,42 +1,37 @@
 """EM-INF over many rows at once: what one row's descent does, at a fraction of its cost.
 
 On a CPU a row costs what its passes over the vocabulary cost, and one row's descent takes some
-fifty. Here it takes nine. Where a row is drawn from at a low temperature, tokens far below the
-best have no probability left, so only the *head* must be moved: the scores within some nats of the
-best. The *tail* counts through its mass and its mean at each step. What a step does to a score
-depends on that score and on sums over the row, so the tail is stood for by a few made-up tokens,
-the *nodes* of a quadrature, which descend along with the head.
+fifty. Here it takes three, compiled (`compiled`). Where a row is drawn from at a low temperature,
+tokens far below the best have no probability left, so only the *head* must be moved: the scores
+within some nats of the best. The *tail* counts through its mass and its mean at each step. What a
+step does to a score depends on that score and on sums over the row, so the tail is stood for by a
+few made-up tokens, the *nodes* of a quadrature, which descend along with the head.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from math import log, sqrt
+from functools import cache
+from math import log
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from elision.middleware.interventions.entropy.minimisation import (
-    BETA1,
-    BETA2,
-    EPS,
     EntropyMinimisation,
     minimise_entropy,
 )
-from elision.middleware.interventions.entropy.split import Points, Split
 from elision.middleware.interventions.entropy.whole import minimised
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from torch import Tensor
 
+_log = logging.getLogger(__name__)
 _NARROWEST, _WIDEST = 7.0, 14.0
 """Nats from the best score to the cut: less is not accurate, more is not worth it."""
-_MARGIN: Final = 1.5
-"""Nats from the mean score to the cut; nearer to it, the tail moves unlike the nodes."""
 _FORGOTTEN: Final = 1e-12
 """Share of the tail, at its row's temperature, that counts as none."""
-_ROWS_AT_ONCE: Final = 16
-"""Rows whose heads descend together."""
 _DEVICE_SCORES: Final = 1 << 24
 """Scores that are sharpened at once elsewhere than on a CPU; each takes some 40 bytes meanwhile."""
 
@@ -77,13 +72,33 @@ def minimise_entropies_(
     if logits.device.type != "cpu":
         return _on_device(logits, rows, recipe)
     cut = _cut(logits, recipe, temperature)
-    if cut is None:
+    compiled = None if cut is None else prepare()
+    if cut is None or compiled is None:
         return {row: _alone(logits, row, recipe) for row in rows}
-    found: dict[int, bool | None] = {}
-    with np.errstate(all="ignore"):  # what comes of rows without a distribution is left out
-        for n in range(0, len(rows), _ROWS_AT_ONCE):
-            found |= _heads_sharpened(logits, rows[n : n + _ROWS_AT_ONCE], recipe, cut)
+    terms = (recipe.threshold, recipe.kl_weight, recipe.lr, recipe.steps)
+    lines, found = logits.numpy(), dict[int, bool | None]()
+    for row in rows:
+        status = compiled.sharpen_(lines[row], cut, _WIDEST, *terms)
+        found[row] = (None, False, True, None)[status]
+        if status == compiled.WHOLE:
+            found[row] = _alone(logits, row, recipe)
     return found
+
+
+@cache
+def prepare() -> ModuleType | None:
+    """Compile what rows on a CPU are sharpened by, so that no request waits for it.
+
+    Returns:
+        `compiled`; None where numba is missing or does not work: rows are sharpened one by one
+        then, every score of them, which takes longer.
+    """
+    try:
+        from elision.middleware.interventions.entropy import compiled
+    except Exception as exc:  # ImportError, or whatever a machine has against compiling
+        _log.warning("EM-INF is not compiled, and slower: %s: %s", type(exc).__name__, exc)
+        return None
+    return compiled
 
 
 def _cut(logits: Tensor, recipe: EntropyMinimisation, temperature: float | None) -> float | None:
@@ -128,58 +143,3 @@ def _alone(logits: Tensor, row: int, recipe: EntropyMinimisation) -> bool | None
         return None
     here.copy_(sharper)
     return True
-
-
-def _heads_sharpened(
-    logits: Tensor, rows: Sequence[int], recipe: EntropyMinimisation, cut: float
-) -> dict[int, bool | None]:
-    """Sharpen the heads of a few rows; whole rows where the head is not all that matters."""
-    split = Split(logits, rows, cut)
-    hesitant = split.is_row & (split.nats > recipe.threshold) & (split.mean != 0)
-    fit = hesitant & (split.mean >= _MARGIN - cut)
-    chosen = np.flatnonzero(fit)
-    if len(chosen):
-        points = split.points(chosen)
-        _descend_(points, recipe)
-        if not np.isfinite(points.scores).all():
-            return {row: _alone(logits, row, recipe) for row in rows}
-        split.write(logits, points)
-    found = {
-        row: acted if is_row else None
-        for row, acted, is_row in zip(rows, fit.tolist(), split.is_row.tolist(), strict=True)
-    }
-    others = [rows[n] for n in np.flatnonzero(hesitant & ~fit).tolist()]
-    return found | _others_sharpened(logits, others, recipe, cut)
-
-
-def _others_sharpened(
-    logits: Tensor, rows: Sequence[int], recipe: EntropyMinimisation, cut: float
-) -> dict[int, bool | None]:
-    """Sharpen rows whose mean lies too near to *cut*."""
-    if rows and cut < _WIDEST:
-        return _heads_sharpened(logits, rows, recipe, min(cut + 4.0, _WIDEST))
-    return {row: _alone(logits, row, recipe) for row in rows}
-
-
-def _descend_(points: Points, recipe: EntropyMinimisation) -> None:
-    """Move the points as `minimise_entropy` moves the scores of their rows."""
-    y, owner = points.scores, points.owner
-    first, second = np.zeros_like(y), np.zeros_like(y)
-    pull = y
-    going = np.ones(len(points.starts), dtype=bool)
-    for n in range(1, recipe.steps + 1):
-        probs = np.exp(y)
-        total = points.sums(probs)
-        mean = points.sums(probs * y) / total
-        going &= np.log(total) - mean > recipe.threshold
-        if n > 1 and not going.any():
-            break
-        probs *= (1 / total)[owner]
-        pull = recipe.kl_weight * probs if n == 1 else pull
-        gradient = probs * ((mean + recipe.kl_weight)[owner] - y) - pull
-        first += (1 - BETA1) * (gradient - first)
-        second += (1 - BETA2) * (gradient * gradient - second)
-        bias1, bias2 = 1 - BETA1**n, sqrt(1 - BETA2**n)
-        lr = recipe.lr * bias2 / bias1
-        step = lr * first / (np.sqrt(second) + EPS * bias2)
-        y -= step if n == 1 or going.all() else step * going[owner]
