@@ -1,7 +1,8 @@
 """EM-INF over one row, compiled: what `rows` asks for, in loops that a processor runs at once.
 
 Imported where it is first needed, for it imports numba and compiles: some seconds once, and a
-fraction of one where the folder of this file, or the user's cache, keeps what was compiled.
+fraction of one where the folder of this file, or the user's cache, keeps what was compiled. What is
+kept is made anew when this file changes, not when one does from which it has a number.
 """
 
 from __future__ import annotations
