@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
 
+import numba
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,7 +29,7 @@ from elision.middleware.interventions import (
     LogitBias,
 )
 from elision.middleware.interventions.batching import Place, adjust_rows
-from elision.middleware.interventions.entropy import EM_INF, compiled, entropy
+from elision.middleware.interventions.entropy import EM_INF, compiled, compiling, entropy
 from elision.middleware.interventions.entropy import rows as sharpening
 from elision.middleware.interventions.entropy.rows import minimise_entropies_, prepare
 from elision.middleware.interventions.entropy.whole import minimised
@@ -246,22 +247,33 @@ def test_awkward_rows_are_taken_where_they_are_alone_and_lose_nothing() -> None:
             assert bool(acted[n]) == (EM.adjust(row, Here(row)) is not row)
 
 
-def test_where_no_folder_may_be_written_to_a_function_is_compiled_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("failure", [RuntimeError, OSError, EOFError])
+def test_what_cannot_be_kept_is_compiled_all_the_same(
+    failure: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
 
-    def nowhere(*signature: str, cache: bool = False, **terms: Any) -> Any:
+    def nowhere(*signature: str, cache: bool, **terms: Any) -> Any:
         asked.append(cache)
         if cache:
-            raise RuntimeError("no locator available")
+            raise failure
         return njit(*signature, **terms)
 
-    njit = compiled.njit
-    monkeypatch.setattr(compiled, "njit", nowhere)
-    twice = compiled._compiled("int64(int64)")(lambda n: 2 * n)
+    njit = numba.njit
+    monkeypatch.setattr(numba, "njit", nowhere)
+    twice = compiling.kept("int64(int64)")(lambda n: 2 * n)
     assert twice(21) == 42
     assert asked == [True, False]
+
+
+def test_a_row_whose_head_is_not_all_that_matters_is_left_as_it_was() -> None:
+    flat = torch.linspace(-9, -6, 60_000)
+    flat[9] = 0.0
+    for row, widest, lr in ((flat, 7.0, EM.lr), (text_like(1, seed=14)[0], 14.0, inf)):
+        before = row.clone()
+        terms = (widest, EM.threshold, EM.kl_weight, lr, EM.steps)
+        assert compiled.sharpen_(row.numpy(), 7.0, *terms) == compiled.WHOLE
+        assert row.equal(before)
 
 
 def test_a_row_comes_out_the_same_whoever_stands_beside_it() -> None:
@@ -276,7 +288,7 @@ def test_a_row_comes_out_the_same_whoever_stands_beside_it() -> None:
     assert apart[::2].equal(rows[::2])
 
 
-def test_what_a_thread_keeps_serves_inference_and_what_comes_after() -> None:
+def test_rows_are_sharpened_inside_inference_mode_and_outside() -> None:
     rows = text_like(3, 6007, seed=8)
     with torch.inference_mode():
         inside = rows.clone()
@@ -425,21 +437,31 @@ def test_a_descent_that_comes_to_no_number_is_made_anew_score_by_score(
     assert out.equal(alone)
 
 
+@pytest.fixture
+def anew() -> Iterator[None]:
+    """Have what sharpens rows looked for again, and once more behind the test."""
+    prepare.cache_clear()
+    yield
+    prepare.cache_clear()
+
+
+@pytest.mark.usefixtures("anew")
+@pytest.mark.parametrize("missing", [True, False], ids=["no numba", "switched off"])
 def test_without_a_compiler_every_score_of_each_row_is_moved(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    missing: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    if missing:
+        for name in (compiled.__name__, compiling.__name__):
+            monkeypatch.delitem(sys.modules, name)
+            monkeypatch.delattr(name)
+        monkeypatch.setitem(sys.modules, "numba", None)
+    else:
+        monkeypatch.setattr(compiling, "IS_OFF", True)
     rows = text_like(3, seed=13)
     rows[1] = -inf
-    monkeypatch.delattr("elision.middleware.interventions.entropy.compiled")
-    monkeypatch.delitem(sys.modules, compiled.__name__)
-    monkeypatch.setitem(sys.modules, "numba", None)
-    prepare.cache_clear()
-    try:
-        out = rows.clone()
-        acted = minimise_entropies_(out, range(3), EM, temperature=0.1)
-        minimise_entropies_(rows.clone(), range(3), EM, temperature=0.1)
-    finally:
-        prepare.cache_clear()
+    out = rows.clone()
+    acted = minimise_entropies_(out, range(3), EM, temperature=0.1)
+    minimise_entropies_(rows.clone(), range(3), EM, temperature=0.1)
     assert acted == {0: True, 1: None, 2: True}
     assert out.equal(torch.stack([EM.adjust(row, Here(row)) for row in rows]))
     [told] = caplog.messages

@@ -29,6 +29,7 @@ from elision.guards.carried import Carried
 from elision.guards.targets import ForgetTarget, Phrase
 from elision.middleware.engines.causal import CausalModel
 from elision.middleware.engines.local import LocalEngine
+from elision.middleware.engines.plugin import worker as working
 from elision.middleware.engines.plugin.orders import Order
 from elision.middleware.engines.plugin.rows import Row
 from elision.middleware.engines.plugin.visits import Visit, adjust
@@ -228,6 +229,19 @@ def test_a_model_without_an_end_token_is_stopped_by_one_that_writes_nothing() ->
     logits = adjust(scores(2), [Row.dead(worker).visit(0, [])], worker)
     assert set(only(logits[0])) <= worker.lexicon.special
     assert only(logits[0])
+
+
+@pytest.mark.parametrize("has_cuda", [True, False])
+def test_what_takes_time_is_done_before_a_row_comes(
+    has_cuda: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(working, "prepare", lambda: done.append("compiled"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    worker = Worker(byte_tokenizer, vocab_size=V, eos=(EOS,))
+    worker.get_ready()
+    assert done == ([] if has_cuda else ["compiled"])
+    assert {"lexicon", "silent"} <= vars(worker).keys()
 
 
 def test_where_everything_is_forbidden_the_row_can_only_stop() -> None:

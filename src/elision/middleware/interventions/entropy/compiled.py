@@ -7,17 +7,15 @@ kept is made anew when this file changes, not when one does from which it has a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import exp, inf, isfinite, log, sqrt
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-from numba import njit
 
+from elision.middleware.interventions.entropy.compiling import jit, kept
 from elision.middleware.interventions.entropy.minimisation import BETA1, BETA2, EPS
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 NO_ROW, CALM, SHARPENED, WHOLE = range(4)
 """What became of a row: it has no distribution; it is not hesitant; it was sharpened; every score
@@ -45,23 +43,7 @@ _OCTAVE: Final = _f(0.693359375), _f(2.12194440e-4)
 """Nats: the difference of two numbers, so that many octaves keep their last digits."""
 
 
-def _compiled(*signature: str) -> Callable[[_F], _F]:
-    """Compile a function: at once if it has a signature, else with what calls it."""
-    # Sums may be taken in any order; what is no number stays so.
-    terms = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"}}
-    make: Any = njit
-
-    def compile_(function: _F) -> _F:
-        try:
-            made: _F = make(*signature, cache=True, nogil=True, **terms)(function)
-        except RuntimeError:  # no folder may be written to
-            made = make(*signature, nogil=True, **terms)(function)
-        return made
-
-    return compile_
-
-
-@_compiled()
+@jit
 def _best(row: Array) -> Any:
     """Return the best of *row*, leaving out what is no number."""
     lanes = np.full(_LANES, -inf, np.float32)
@@ -76,7 +58,7 @@ def _best(row: Array) -> Any:
     return best
 
 
-@_compiled()
+@jit
 def _lowered(scores: Array, best: Any, cut: Any, out: Array) -> Any:
     """Write *scores* below *best* into *out*; return how many lie within *cut* of it."""
     near = _f(0)
@@ -88,7 +70,7 @@ def _lowered(scores: Array, best: Any, cut: Any, out: Array) -> Any:
     return near
 
 
-@_compiled()
+@jit
 def _mass(z: Any) -> Any:
     """Return e^z for z from -88 to 0, by Cephes' polynomial, in float32."""
     octaves = _i(z * _OCTAVES - _f(0.5))
@@ -103,7 +85,7 @@ def _mass(z: Any) -> Any:
     return p * _i(_i(octaves + _i(127)) << _i(23)).view(np.float32)
 
 
-@_compiled()
+@jit
 def _sums(scores: Array) -> Any:
     """Return the sums of e^z and of e^z z."""
     mass = moment = _f(0)
@@ -114,7 +96,7 @@ def _sums(scores: Array) -> Any:
     return mass, moment
 
 
-@_compiled()
+@jit
 def _read(row: Array, best: Any, cut: Any, ids: Array, head: Array) -> Any:
     """Write the head into *ids* and *head*; return its size, and the tail's e^z and e^z z."""
     n_head, mass, moment = 0, 0.0, 0.0
@@ -133,7 +115,7 @@ def _read(row: Array, best: Any, cut: Any, ids: Array, head: Array) -> Any:
     return n_head, mass, moment
 
 
-@_compiled()
+@jit
 def _held(row: Array, best: Any, cut: Any, mean: float, floor: float) -> Any:
     """Return the sums of e^z s and e^z s z over the tail, told from a sample of it.
 
@@ -152,7 +134,7 @@ def _held(row: Array, best: Any, cut: Any, mean: float, floor: float) -> Any:
     return mass * stride, moment * stride
 
 
-@_compiled()
+@jit
 def _solve_(a: Array, b: Array) -> None:
     """Solve a x = b by elimination with row pivots; x takes the place of b, and a is spoilt."""
     size = b.size
@@ -171,7 +153,7 @@ def _solve_(a: Array, b: Array) -> None:
         b[n] /= a[n, n]
 
 
-@_compiled()
+@jit
 def _n_like(cut: float, mean: float, floor: float, tail: Array) -> Array:
     """Return how many tokens each node stands for, by what *tail* has of 1, z, s and zs."""
     basis = np.empty((len(_NODES), len(_NODES)))
@@ -185,11 +167,11 @@ def _n_like(cut: float, mean: float, floor: float, tail: Array) -> Array:
     return tail
 
 
-@_compiled()
+@jit
 def _descend_(
     y: Array, n_like: Array, threshold: float, kl_weight: float, lr: float, steps: int
 ) -> None:
-    """Move points as `minimise_entropy` moves scores; each stands for *n_like* tokens."""
+    """Move points as `minimise_entropy` moves scores, once at least; see `_n_like`."""
     probs, pull, first, second = np.zeros((4, y.size))
     for step in range(1, steps + 1):
         total = moment = 0.0
@@ -198,7 +180,7 @@ def _descend_(
             total += n_like[n] * probs[n]
             moment += n_like[n] * probs[n] * y[n]
         mean = moment / total
-        if log(total) - mean <= threshold:
+        if step > 1 and log(total) - mean <= threshold:
             break
         bias1, bias2 = 1 - BETA1**step, sqrt(1 - BETA2**step)
         for n in range(y.size):
@@ -211,7 +193,7 @@ def _descend_(
             y[n] -= lr * bias2 / bias1 * first[n] / (sqrt(second[n]) + EPS * bias2)
 
 
-@_compiled()
+@jit
 def moved(
     row: Array,
     cut: float,
@@ -229,8 +211,9 @@ def moved(
     """
     best = _best(row)
     ids, head = np.empty(row.size, np.int32), np.empty(row.size, np.float32)
-    status, n_head, y = NO_ROW, 0, np.empty(0)
-    while isfinite(best):
+    if not isfinite(best):
+        return NO_ROW, best, ids[:0], np.empty(0)
+    while True:
         n_head, mass, moment = _read(row, best, _f(cut), ids, head)
         y = np.empty(n_head + len(_NODES))
         total, weighted = mass, moment
@@ -240,30 +223,26 @@ def moved(
             weighted += exp(y[n]) * y[n]
         mean = weighted / total
         if not isfinite(mean):
-            break
-        status = CALM
+            return NO_ROW, best, ids[:0], y[:0]
         if mean == 0 or log(total) - mean <= threshold:
+            return CALM, best, ids[:0], y[:0]
+        if mean >= _MARGIN - cut:
             break
-        status = WHOLE
-        if mean < _MARGIN - cut:
-            if cut >= widest:
-                break
-            cut = min(cut + _WIDER, widest)
-            continue
-        n_like = np.ones(y.size)
-        held, held_z = _held(row, best, _f(cut), mean, EPS * total)
-        tail = np.array([mass, moment, held, held_z])
-        n_like[n_head:] = _n_like(cut, mean, EPS * total, tail)
-        for n in range(len(_NODES)):
-            y[n_head + n] = _NODES[n] - cut
-        _descend_(y, n_like, threshold, kl_weight, lr, steps)
-        if np.isfinite(y).all():
-            status = SHARPENED
-        break
+        if cut >= widest:
+            return WHOLE, best, ids[:0], y[:0]
+        cut = min(cut + _WIDER, widest)
+    n_like = np.ones(y.size)
+    held, held_z = _held(row, best, _f(cut), mean, EPS * total)
+    tail = np.array([mass, moment, held, held_z])
+    n_like[n_head:] = _n_like(cut, mean, EPS * total, tail)
+    for n in range(len(_NODES)):
+        y[n_head + n] = _NODES[n] - cut
+    _descend_(y, n_like, threshold, kl_weight, lr, steps)
+    status = SHARPENED if np.isfinite(y).all() else WHOLE
     return status, best, ids[:n_head], y[:n_head]
 
 
-@_compiled("int64(float32[::1], float64, float64, float64, float64, float64, int64)")
+@kept("int64(float32[::1], float64, float64, float64, float64, float64, int64)")
 def sharpen_(
     row: Array,
     cut: float,

@@ -94,9 +94,12 @@ def prepare() -> ModuleType | None:
         then, every score of them, which takes longer.
     """
     try:
-        from elision.middleware.interventions.entropy import compiled
+        from elision.middleware.interventions.entropy import compiled, compiling
     except Exception as exc:  # ImportError, or whatever a machine has against compiling
         _log.warning("EM-INF is not compiled, and slower: %s: %s", type(exc).__name__, exc)
+        return None
+    if compiling.IS_OFF:
+        _log.warning("EM-INF is not compiled, and slower: NUMBA_DISABLE_JIT is set")
         return None
     return compiled
 
