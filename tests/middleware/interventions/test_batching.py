@@ -29,7 +29,7 @@ from elision.middleware.interventions import (
     LogitBias,
 )
 from elision.middleware.interventions.batching import Place, adjust_rows
-from elision.middleware.interventions.entropy import EM_INF, compiled, compiling, entropy
+from elision.middleware.interventions.entropy import EM_INF, compiling, entropy, kernel
 from elision.middleware.interventions.entropy import rows as sharpening
 from elision.middleware.interventions.entropy.rows import minimise_entropies_, prepare
 from elision.middleware.interventions.entropy.whole import minimised
@@ -272,7 +272,7 @@ def test_a_row_whose_head_is_not_all_that_matters_is_left_as_it_was() -> None:
     for row, widest, lr in ((flat, 7.0, EM.lr), (text_like(1, seed=14)[0], 14.0, inf)):
         before = row.clone()
         terms = (widest, EM.threshold, EM.kl_weight, lr, EM.steps)
-        assert compiled.sharpen_(row.numpy(), 7.0, *terms) == compiled.WHOLE
+        assert kernel.sharpen_(row.numpy(), 7.0, *terms) == kernel.WHOLE
         assert row.equal(before)
 
 
@@ -432,7 +432,7 @@ def test_a_descent_that_comes_to_no_number_is_made_anew_score_by_score(
     rows = text_like(4, seed=12)
     out, alone = rows.clone(), rows.clone()
     assert minimise_entropies_(alone, range(4), EM) == dict.fromkeys(range(4), True)
-    monkeypatch.setattr(compiled, "sharpen_", lambda *_: compiled.WHOLE)
+    monkeypatch.setattr(kernel, "sharpen_", lambda *_: kernel.WHOLE)
     assert minimise_entropies_(out, range(4), EM, temperature=0.1) == dict.fromkeys(range(4), True)
     assert out.equal(alone)
 
@@ -451,7 +451,7 @@ def test_without_a_compiler_every_score_of_each_row_is_moved(
     missing: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if missing:
-        for name in (compiled.__name__, compiling.__name__):
+        for name in (kernel.__name__, compiling.__name__):
             monkeypatch.delitem(sys.modules, name)
             monkeypatch.delattr(name)
         monkeypatch.setitem(sys.modules, "numba", None)
@@ -543,8 +543,8 @@ def test_a_real_models_rows_are_sharpened_as_in_float64(smollm2_dir: Path) -> No
             want = descended(row - row.amax(), EM)
             assert (out[n].double() - want - row.amax())[changed].abs().max() < 1e-5
             terms = (EM.threshold, EM.kl_weight, EM.lr, EM.steps)
-            status, _, ids, y = compiled.moved(row.numpy(), 7.0, 14.0, *terms)
-            assert status == compiled.SHARPENED
+            status, _, ids, y = kernel.moved(row.numpy(), 7.0, 14.0, *terms)
+            assert status == kernel.SHARPENED
             far.append((torch.from_numpy(y) - want[torch.from_numpy(ids).long()]).abs())
     assert len(far) > len(rows) / 2
     assert torch.cat(far).quantile(0.99) < 2e-7

@@ -1,7 +1,7 @@
 """EM-INF over many rows at once: what one row's descent does, at a fraction of its cost.
 
 On a CPU a row costs what its passes over the vocabulary cost, and one row's descent takes some
-fifty. Here it takes three, compiled (`compiled`). Where a row is drawn from at a low temperature,
+fifty. Here it takes three, compiled (`kernel`). Where a row is drawn from at a low temperature,
 tokens far below the best have no probability left, so only the *head* must be moved: the scores
 within some nats of the best. The *tail* counts through its mass and its mean at each step. What a
 step does to a score depends on that score and on sums over the row, so the tail is stood for by a
@@ -72,15 +72,15 @@ def minimise_entropies_(
     if logits.device.type != "cpu":
         return _on_device(logits, rows, recipe)
     cut = _cut(logits, recipe, temperature)
-    compiled = None if cut is None else prepare()
-    if cut is None or compiled is None:
+    kernel = None if cut is None else prepare()
+    if cut is None or kernel is None:
         return {row: _alone(logits, row, recipe) for row in rows}
     terms = (recipe.threshold, recipe.kl_weight, recipe.lr, recipe.steps)
     lines, found = logits.numpy(), dict[int, bool | None]()
     for row in rows:
-        status = compiled.sharpen_(lines[row], cut, _WIDEST, *terms)
+        status = kernel.sharpen_(lines[row], cut, _WIDEST, *terms)
         found[row] = (None, False, True, None)[status]
-        if status == compiled.WHOLE:
+        if status == kernel.WHOLE:
             found[row] = _alone(logits, row, recipe)
     return found
 
@@ -90,18 +90,18 @@ def prepare() -> ModuleType | None:
     """Compile what rows on a CPU are sharpened by, so that no request waits for it.
 
     Returns:
-        `compiled`; None where numba is missing or does not work: rows are sharpened one by one
+        `kernel`; None where numba is missing or does not work: rows are sharpened one by one
         then, every score of them, which takes longer.
     """
     try:
-        from elision.middleware.interventions.entropy import compiled, compiling
+        from elision.middleware.interventions.entropy import compiling, kernel
     except Exception as exc:  # ImportError, or whatever a machine has against compiling
         _log.warning("EM-INF is not compiled, and slower: %s: %s", type(exc).__name__, exc)
         return None
     if compiling.IS_OFF:
         _log.warning("EM-INF is not compiled, and slower: NUMBA_DISABLE_JIT is set")
         return None
-    return compiled
+    return kernel
 
 
 def _cut(logits: Tensor, recipe: EntropyMinimisation, temperature: float | None) -> float | None:

@@ -119,8 +119,9 @@ def _read(row: Array, best: Any, cut: Any, ids: Array, head: Array) -> Any:
 def _held(row: Array, best: Any, cut: Any, mean: float, floor: float) -> Any:
     """Return the sums of e^z s and e^z s z over the tail, told from a sample of it.
 
-    s is near 0 but for tokens whose gradient is near Adam's epsilon: both are at most some 5e-5
-    of the row's mass, so that a sample's few hundredths of them are nothing.
+    s, as in `minimise_entropies_`, is near 0 but for tokens whose gradient is near Adam's
+    epsilon: both sums are at most some 5e-5 of the row's mass, so that a sample's few hundredths of
+    them are nothing.
     """
     stride = max(1, row.size // _SAMPLE)
     mass = moment = 0.0
