@@ -79,6 +79,13 @@ def check_taking() -> None:
         assert taking(SamplingParams(temperature=0.0, **other)) == {}, other
 
 
+def check_compiling() -> None:
+    """See that what vLLM brings compiles EM-INF: without it nothing fails, and all is slower."""
+    from elision.middleware.interventions.entropy.rows import prepare
+
+    assert prepare() is not None
+
+
 def main(folder: str) -> None:
     """Check everything, the imports first: what vLLM itself needs is refused there."""
     n_modules = imports()
@@ -92,6 +99,7 @@ def main(folder: str) -> None:
     torch.set_num_threads(1)
     check_loading()
     check_taking()
+    check_compiling()
     check_untested(folder)
     os.environ[UNTESTED] = "1"
     config, orders = made_config(folder), made_orders()
